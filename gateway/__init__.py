@@ -1,0 +1,1 @@
+"""The gateway: the path of a call, its stores and its control plane."""

@@ -1,0 +1,120 @@
+"""Which entry of the price book a name means, seen from the configuration.
+
+Must never guess between two models: a name that means several is refused with all of them.
+"""
+
+import difflib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from gateway.admin.parts import ControlParts
+from gateway.admin.problems import RequestRefused
+from pricing.book import ModelEntry
+from pricing.rates import RateCard
+
+_NEAR_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedModel:
+    """A model with its prices.
+
+    Attributes:
+        provider: Provider id of the configuration, or else of the catalog.
+        name: Model as asked for, without its provider.
+        entry: Its catalog entry.
+        card: Prices in force.
+    """
+
+    provider: str
+    name: str
+    entry: ModelEntry
+    card: RateCard
+
+
+def catalog_providers(parts: ControlParts, provider: str | None) -> frozenset[str]:
+    """Tell which catalog providers a provider id means.
+
+    Args:
+        parts: The control plane's.
+        provider: Of the configuration or of the catalog; ``None`` for all.
+
+    Returns:
+        One, or all of the catalog.
+    """
+    if provider is None:
+        return parts.book.providers
+    configured = parts.settings.providers.get(provider)
+    return frozenset({provider if configured is None else configured.priced_as})
+
+
+def find_priced_model(
+    parts: ControlParts, provider: str | None, model: str, at: datetime
+) -> PricedModel:
+    """Find the prices of a model.
+
+    Args:
+        parts: The control plane's.
+        provider: Of the configuration or of the catalog; ``None`` when the name is enough.
+        model: ``provider/model``, or a bare model.
+        at: Aware instant.
+
+    Returns:
+        The model.
+
+    Raises:
+        RequestRefused: No model has this name, several have, or it had no price at ``at``.
+    """
+    found = _find_entries(parts, provider, model)
+    if not found:
+        near = _near_names(parts, provider, model)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise RequestRefused(404, "unknown_model", f"the price book has no model {model!r}{hint}")
+    if len({(entry.provider, entry.model) for _, _, entry in found}) > 1:
+        names = ", ".join(sorted(f"{owner}/{name}" for owner, name, _ in found))
+        raise RequestRefused(422, "ambiguous_model", f"{model!r} can mean {names}; name the one")
+    owner, name, entry = found[0]
+    card = parts.book.find_card(entry.provider, entry.model, at)
+    if card is None:
+        version = parts.book.version.version
+        detail = (
+            f"price book {version} has no price for {entry.provider}/{entry.model} "
+            f"at {at.isoformat()}"
+        )
+        raise RequestRefused(422, "unpriced_model", detail)
+    return PricedModel(provider=owner, name=name, entry=entry, card=card)
+
+
+def _find_entries(
+    parts: ControlParts, provider: str | None, model: str
+) -> list[tuple[str, str, ModelEntry]]:
+    """Look where the data plane would: the configured providers first, then the whole catalog."""
+    prefix, slash, rest = model.partition("/")
+    configured = list(parts.settings.providers)
+    for owners in (configured, sorted(parts.book.providers)):
+        if provider is not None:
+            places = [(provider, model)]
+            if slash and prefix == provider:
+                places.append((provider, rest))
+        else:
+            places = [(owner, model) for owner in owners]
+            if slash and prefix in owners:
+                places.append((prefix, rest))
+        found = [
+            (owner, name, entry)
+            for owner, name in places
+            for catalog in catalog_providers(parts, owner)
+            if (entry := parts.book.find_model(catalog, name)) is not None
+        ]
+        if found:
+            return found
+    return []
+
+
+def _near_names(parts: ControlParts, provider: str | None, model: str) -> list[str]:
+    wanted = catalog_providers(parts, provider)
+    entries = [entry for entry in parts.book.models if entry.provider in wanted]
+    bare = {name: entry for entry in entries for name in (entry.model, *entry.aliases)}
+    close = difflib.get_close_matches(model.rpartition("/")[2], bare, n=_NEAR_MAX)
+    return [f"{bare[name].provider}/{name}" for name in close]

@@ -1,0 +1,89 @@
+"""What the control plane is built from; everything that touches the world comes in here.
+
+Must never be changed after the app is built.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Final, Protocol, cast
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine
+
+from gateway.budgets.rules import BudgetStatus
+from gateway.clock import Clock
+from gateway.directory import Directory
+from gateway.ledger.queries import Queries
+from gateway.settings import Settings
+from pricing.book import Book
+
+Messages = Sequence[Mapping[str, Any]]
+
+# Long enough for a healthy shipper to catch up; a reader of an unhealthy one gets what is there.
+FLUSH_S_MAX: Final = 2.0
+# Who the audit says it was: there is one admin token, so it cannot say more.
+ACTOR: Final = "admin token"
+
+
+class BudgetStatuses(Protocol):
+    """The part of a budget store that reports; asked on the event loop only."""
+
+    def status(self, at: datetime) -> tuple[BudgetStatus, ...]:
+        """Tell every budget's counters at an instant."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlParts:
+    """The control plane's dependencies.
+
+    Attributes:
+        settings: The settings in force.
+        admin_token: What opens ``/api/v1``.
+        version: Version of the program, for the OpenAPI document.
+        engine: Of the ledger database, for answers kept by ``Idempotency-Key``.
+        directory: Teams, projects, keys and budgets.
+        queries: The ledger.
+        budgets: Counters of budgets.
+        book: The price book in force.
+        clock: What time it is.
+        flush: Waits up to so many seconds until everything journalled so far is in the ledger, and
+            tells whether it is; called in a thread.
+        on_change: Awaited on the event loop after every change of the directory, before the answer,
+            so that the change holds when the client reads it.
+        is_ready: Tells of every store and of the price book, by name, whether it can be used;
+            called in a thread.
+        count_tokens: Counts the input tokens of chat messages for a model.
+        bound_tokens: Bounds the same from above; ``None`` when they hold more than text.
+    """
+
+    settings: Settings
+    admin_token: str = field(repr=False)
+    version: str
+    engine: Engine
+    directory: Directory
+    queries: Queries
+    budgets: BudgetStatuses
+    book: Book
+    clock: Clock
+    flush: Callable[[float], bool]
+    on_change: Callable[[], Awaitable[None]]
+    is_ready: Callable[[], Mapping[str, bool]]
+    count_tokens: Callable[[Messages, str], int]
+    bound_tokens: Callable[[Messages, str], int | None]
+
+
+def parts_of(request: Request) -> ControlParts:
+    """Find the parts of the app that serves a request.
+
+    Args:
+        request: Any.
+
+    Returns:
+        The parts given to ``build_control_app``.
+    """
+    return cast(ControlParts, request.app.state.parts)
+
+
+Parts = Annotated[ControlParts, Depends(parts_of)]

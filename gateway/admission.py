@@ -1,0 +1,379 @@
+"""The first half of a call: everything that must be true before a byte goes to a provider.
+
+Must never send anything; each step either adds what it found to the call or refuses by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from math import ceil
+from types import MappingProxyType
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from gateway.budgets.counters import Hold
+from gateway.budgets.protocol import BudgetStore
+from gateway.budgets.rules import BudgetExhausted, Demand, Subject
+from gateway.callers import Caller, Callers, is_model_allowed
+from gateway.client import BodyTooLarge, Client
+from gateway.clock import epoch_us
+from gateway.headers import CREDENTIALS, RawHeaders
+from gateway.ledger.errors import StoreUnavailable
+from gateway.ledger.lines import to_ledger_usage
+from gateway.ledger.record import Intent
+from gateway.refusals import (
+    RETRY_AFTER_S_MAX,
+    BudgetRefused,
+    InvalidRequest,
+    KeyRefused,
+    ModelNotAllowed,
+    RequestTooLarge,
+    StoreDown,
+    TagsRefused,
+    UnpricedModel,
+)
+from gateway.routes import Provider, Router, Surface
+from gateway.tags import TagRule, merge_tags
+from gateway.wire.facts import Answer, BadRequest, RequestFacts, WireFormat
+from gateway.wire.openai_chat import OpenAIChat
+from pricing.book import Book
+from pricing.rates import RateCard
+from pricing.rating import Ceiling, Unbounded, UnpricedSku, find_ceiling
+from pricing.sku import STANDARD_TIER
+
+_DEFAULT_FORMAT: WireFormat = OpenAIChat()
+# Left to the provider, a call is served at the standard tier unless the project's settings there
+# say priority.
+_UNDECIDED_TIERS = frozenset({STANDARD_TIER, "priority"})
+USER_CHARS_MAX: Final = 256
+NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class OpenCall(msgspec.Struct, kw_only=True):
+    """One call on its way; filled step by step.
+
+    Attributes:
+        id: Its request id.
+        at: When it arrived.
+        started_at_us: The same in microseconds since 1970.
+        started_s: The same on the monotonic clock.
+        headers: Headers as the client sent them.
+        format: Wire format of the request; the default until the address told.
+        surface: What the address told.
+        caller: Who is calling; ``None`` until known. The rest likewise.
+        body: Request body as it came.
+        facts: What the request asks for.
+        provider: Who serves it.
+        model: Model under the provider's own name.
+        user: End user as the request named it.
+        tags: Tags in force.
+        flags: What was odd, in words.
+        card: Prices in force; ``None`` for an unpriced model that is allowed.
+        ceiling: The most the call can come to; ``None`` when unpriced or unbounded.
+        ceiling_pico: Its cost; ``None`` when the cost cannot be bounded.
+        ceiling_tokens: Most tokens it can count; ``None`` when they cannot be bounded.
+        hold: What is held in the budgets.
+        answer: What has been seen of the answer.
+        is_sent: Whether anything may have reached the provider.
+        is_started: Whether the client has the head of the answer.
+        is_settled: Whether the call has its record, or has lost its chance of one.
+    """
+
+    id: str
+    at: datetime
+    started_at_us: int
+    started_s: float
+    headers: RawHeaders
+    format: WireFormat = _DEFAULT_FORMAT
+    surface: Surface | None = None
+    caller: Caller | None = None
+    body: bytes = b""
+    facts: RequestFacts | None = None
+    provider: Provider | None = None
+    model: str = ""
+    user: str | None = None
+    tags: Mapping[str, str] = NO_TAGS
+    flags: list[str] = []
+    card: RateCard | None = None
+    ceiling: Ceiling | None = None
+    ceiling_pico: int | None = None
+    ceiling_tokens: int | None = None
+    hold: Hold | None = None
+    answer: Answer = msgspec.field(default_factory=Answer)
+    is_sent: bool = False
+    is_started: bool = False
+    is_settled: bool = False
+
+
+class IntentJournal(Protocol):
+    """Where an intent is written before its call is sent."""
+
+    def append_intent(self, intent: Intent) -> None:
+        """Write it, or raise ``StoreUnavailable``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionPolicy:
+    """Settings that decide what is let in.
+
+    Attributes:
+        body_bytes_max: Largest request body.
+        unpriced: What happens to a model without a price.
+        tag_policy: Rule by tag name.
+    """
+
+    body_bytes_max: int
+    unpriced: Literal["block", "allow"]
+    tag_policy: Mapping[str, TagRule]
+
+
+class Directory(Protocol):
+    """Who may call, as of now; replaced whole when the directory changes."""
+
+    @property
+    def callers(self) -> Callers:
+        """Every key that works."""
+        ...
+
+    @property
+    def is_spending_known(self) -> bool:
+        """Whether every budget knows what it had spent before it came into force."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Lets a call in, or refuses it by name.
+
+    Attributes:
+        directory: Who may call.
+        router: Who serves what.
+        book: Prices.
+        budgets: Where the ceiling is held.
+        journal: Where the intent is written.
+        policy: Settings that decide.
+    """
+
+    directory: Directory
+    router: Router
+    book: Book
+    budgets: BudgetStore
+    journal: IntentJournal
+    policy: AdmissionPolicy
+
+    def identify(self, call: OpenCall, client: Client) -> None:
+        """Find who is calling, wherever the SDK put the key.
+
+        Args:
+            call: Filled by this step.
+            client: The one who called.
+
+        Raises:
+            KeyRefused: No key, or one that opens nothing.
+        """
+        secret = _read_secret(client)
+        if not secret:
+            raise KeyRefused(is_missing=True)
+        call.caller = self.directory.callers.find(secret, call.at)
+        if call.caller is None:
+            raise KeyRefused(is_missing=False)
+
+    async def read(self, call: OpenCall, client: Client) -> None:
+        """Route by the address, then read the body and the facts metering needs of it.
+
+        Args:
+            call: Filled by this step.
+            client: The one who called.
+
+        Raises:
+            InvalidRequest: Address not metered, or a body the wire format does not know.
+            RequestTooLarge: Body over the limit.
+        """
+        call.surface = self.router.find_surface(client.method, client.path)
+        call.format = call.surface.format
+        try:
+            call.body = await client.read_body(self.policy.body_bytes_max)
+            call.facts = call.format.read_facts(call.body)
+        except BodyTooLarge:
+            raise RequestTooLarge(self.policy.body_bytes_max) from None
+        except BadRequest as bad:
+            raise InvalidRequest(str(bad)) from None
+
+    def route(self, call: OpenCall) -> None:
+        """Find who serves the model, and whether this key may call it.
+
+        Args:
+            call: Filled by this step.
+
+        Raises:
+            ModelNotAllowed: The key's patterns leave it out, or nobody serves it.
+        """
+        assert call.surface is not None
+        assert call.facts is not None
+        assert call.caller is not None
+        call.provider, call.model = self.router.find_provider(call.surface, call.facts.model)
+        if not is_model_allowed(call.caller, call.provider.id, call.model):
+            raise ModelNotAllowed(
+                call.facts.model, f"key {call.caller.key!r} may not call it; ask an admin"
+            )
+
+    def tag(self, call: OpenCall, client: Client) -> None:
+        """Decide the tags and the end user.
+
+        Args:
+            call: Filled by this step.
+            client: The one who called.
+
+        Raises:
+            TagsRefused: The tags break a rule that rejects.
+        """
+        assert call.caller is not None
+        user = client.header("x-taximeter-user")
+        call.user = user[:USER_CHARS_MAX] if user else None
+        header = client.header("x-taximeter-tags")
+        if header is None and not self.policy.tag_policy:
+            call.tags = call.caller.tags
+            return
+        decision = merge_tags(call.caller.tags, header, self.policy.tag_policy)
+        call.tags = decision.tags
+        if decision.is_refused:
+            raise TagsRefused(tuple(v.reason for v in decision.violations if v.is_refusal))
+        call.flags += [f"tag policy: {violation.reason}" for violation in decision.violations]
+
+    def price(self, call: OpenCall) -> None:
+        """Find the prices in force and the most the call can cost and count.
+
+        Args:
+            call: Filled by this step.
+
+        Raises:
+            UnpricedModel: No price, and the policy blocks what has none.
+        """
+        assert call.provider is not None
+        assert call.facts is not None
+        call.card = self.book.find_card(call.provider.priced_as, call.model, call.at)
+        if call.card is None:
+            self._allow_unpriced(call, "the model is not in the book")
+        card = call.card
+        maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
+        reach = call.facts.reach(_tiers_of(call), call.provider.region, maxima)
+        if reach.input_tokens_max is not None and reach.output_tokens_max is not None:
+            call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
+        if call.card is None:
+            return
+        try:
+            call.ceiling = find_ceiling(reach, call.card)
+            call.ceiling_pico = call.ceiling.cost_pico
+        except Unbounded as open_ended:
+            call.flags.append(str(open_ended))
+        except UnpricedSku as gap:
+            self._allow_unpriced(call, str(gap))
+
+    async def hold(self, call: OpenCall) -> None:
+        """Hold the ceiling in every budget that applies.
+
+        Args:
+            call: Filled by this step.
+
+        Raises:
+            BudgetRefused: One of them has no room; nothing is held.
+            StoreDown: What a budget had spent is not known.
+        """
+        assert call.caller is not None
+        assert call.provider is not None
+        if not self.directory.is_spending_known:
+            raise StoreDown("ledger")
+        held = await self.budgets.reserve(
+            call.id,
+            Subject(
+                organization=call.caller.organization,
+                team=call.caller.team,
+                project=call.caller.project,
+                key=call.caller.key,
+                provider=call.provider.id,
+                model=call.model,
+                user=call.user,
+                tags=call.tags,
+            ),
+            Demand(cost_pico=call.ceiling_pico, tokens=call.ceiling_tokens),
+            call.at,
+        )
+        if isinstance(held, BudgetExhausted):
+            raise BudgetRefused(held, _retry_after_s(held, call.at))
+        call.hold = held
+
+    def intend(self, call: OpenCall) -> None:
+        """Write down what is about to be sent.
+
+        Args:
+            call: Filled by this step.
+
+        Raises:
+            StoreDown: The journal takes no more; the hold is given back, nothing was sent.
+        """
+        assert call.caller is not None
+        assert call.provider is not None
+        assert call.facts is not None
+        assert call.hold is not None
+        ceiling = call.ceiling
+        intent = Intent(
+            id=call.id,
+            started_at_us=call.started_at_us,
+            stream=call.facts.stream,
+            api=call.format.api,
+            provider=call.provider.id,
+            model_requested=call.facts.model,
+            organization=call.caller.organization,
+            team=call.caller.team,
+            project=call.caller.project,
+            key=call.caller.key,
+            user=call.user,
+            tags=dict(call.tags),
+            price_version=None if call.card is None else call.card.version,
+            ceiling_pico=call.ceiling_pico,
+            ceiling_tokens=call.ceiling_tokens,
+            bound_usage={} if ceiling is None else to_ledger_usage(ceiling.counts),
+            bound_tier="" if ceiling is None else ceiling.tier,
+            bound_region=None if ceiling is None else ceiling.region,
+            priced_as=call.provider.priced_as,
+        )
+        try:
+            self.journal.append_intent(intent)
+        except StoreUnavailable:
+            self.budgets.release(call.hold)
+            raise StoreDown("journal") from None
+
+    def _allow_unpriced(self, call: OpenCall, reason: str) -> None:
+        assert call.provider is not None
+        if self.policy.unpriced == "block":
+            raise UnpricedModel(call.provider.id, call.model, self.book.version.version, reason)
+        call.flags.append(f"unpriced: {reason}")
+
+
+def _read_secret(client: Client) -> str | None:
+    for name in CREDENTIALS:
+        value = client.header(name)
+        if value:
+            return value[7:].strip() if value[:7].lower() == "bearer " else value
+    return client.query("key")
+
+
+def _tiers_of(call: OpenCall) -> frozenset[str]:
+    """Tiers the provider may serve the call at: the one asked for, or those its settings allow."""
+    assert call.facts is not None
+    if call.facts.tier is not None:
+        return frozenset({call.facts.tier})
+    if call.card is None:
+        return frozenset({STANDARD_TIER})
+    return (_UNDECIDED_TIERS & call.card.tiers) | {STANDARD_TIER}
+
+
+def _retry_after_s(exhausted: BudgetExhausted, at: datetime) -> int | None:
+    """Whole seconds until the same call would fit; ``None`` when that is far off or not known."""
+    room_at = exhausted.room_at or exhausted.window.end
+    if room_at is None:
+        return None
+    wait_us = epoch_us(room_at) - epoch_us(at)
+    return max(1, ceil(wait_us / 1_000_000)) if wait_us <= RETRY_AFTER_S_MAX * 1_000_000 else None

@@ -1,0 +1,541 @@
+"""The composition root: the only place that builds real parts and joins them.
+
+Must never hold a rule of its own; every decision lives in the part that is built here.
+"""
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as version_of
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+from sqlalchemy import Engine
+
+from gateway.admin.control import build_control_app
+from gateway.admin.parts import ControlParts
+from gateway.admission import Admission, AdmissionPolicy
+from gateway.asgi import AsgiApp, run_asgi
+from gateway.budgets.memory import MemoryBudgets
+from gateway.call import CallPath
+from gateway.client import RsgiClient, RsgiProtocol, RsgiScope
+from gateway.clock import SystemClock, epoch_us
+from gateway.demo import DemoUpstream
+from gateway.directory import Directory
+from gateway.ending import Endings
+from gateway.ids import IdSource
+from gateway.ledger.journal import Journal
+from gateway.ledger.queries import Queries
+from gateway.ledger.recovery import RecoveryReport, recover
+from gateway.ledger.shipper import Shipper
+from gateway.ledger.store import LedgerStore, is_current, open_engine
+from gateway.metrics import Metrics, Probes
+from gateway.models_list import list_models
+from gateway.refusals import Refusal, to_error
+from gateway.routes import Provider, Router
+from gateway.running import DirectoryFollower
+from gateway.settings import ProviderSettings, Settings
+from gateway.tokens import TokenizerProcess
+from gateway.upstream import HttpUpstream
+from gateway.wire.openai_chat import TOKENS_PER_MESSAGE, TOKENS_PER_REPLY, OpenAIChat
+from pricing.book import Book, load_book
+
+log = logging.getLogger("taximeter")
+
+DEMO_PROVIDER: Final = "demo"
+# Providers that go on producing, and billing, when the connection is closed: reading on costs
+# nothing and tells the true usage. OpenRouter's list of stream cancellation, checked 2026-11-23.
+_BILLS_ON: Final = frozenset({"bedrock", "groq", "gemini", "vertex", "mistral", "perplexity"})
+_GC_FIRST: Final = 50_000
+_SWITCH_S: Final = 0.0005
+_STOP_S_MAX: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """What the first lines on the terminal say.
+
+    Attributes:
+        address: Where the gateway listens.
+        admin_token: Shown only when it was made by this start.
+        key: Secret of the first key; shown only when it was made by this start.
+        model: A model that can be called at once.
+        ready_s: How long the start took.
+        aborted: Calls of an earlier process that were open and now have a record.
+    """
+
+    address: str
+    admin_token: str | None
+    key: str | None
+    model: str
+    ready_s: float
+    aborted: int
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop.
+
+    Args:
+        settings: Checked.
+
+    Returns:
+        Exit code: 0 after a stop, 1 when the start failed.
+
+    Raises:
+        StoreUnavailable: The journal or the database cannot be used; the text says why.
+    """
+    started_s = time.perf_counter()
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    logging.getLogger("_granian").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    uvloop.run(_run(settings, started_s))
+    return 0
+
+
+async def _run(settings: Settings, started_s: float) -> None:
+    clock, ids, book = SystemClock(), IdSource(), load_book()
+    engine = open_engine(settings.storage.database_url)
+    if not is_current(engine):
+        # house: lazy-import because Alembic costs 0.3 s and most starts need no migration.
+        importlib.import_module("gateway.ledger.migrate").upgrade(engine)
+    store = LedgerStore(engine)
+    journal, report = recover(
+        settings.storage.journal_dir,
+        store,
+        now_us=epoch_us(clock.now()),
+        fsync=settings.storage.fsync,
+    )
+    _tell(report)
+    async with contextlib.AsyncExitStack() as exits:
+        exits.callback(engine.dispose)
+        exits.callback(journal.close)
+        shipper = Shipper(journal, store, clock)
+        shipper.start()
+        exits.callback(shipper.stop, _STOP_S_MAX)
+        gateway = _Gateway(
+            _Base(
+                settings=settings,
+                clock=clock,
+                ids=ids,
+                book=book,
+                engine=engine,
+                journal=journal,
+                shipper=shipper,
+            )
+        )
+        exits.callback(gateway.tokenizer.stop)
+        secret = await asyncio.to_thread(gateway.directory.first_start)
+        await gateway.follower.reload()
+        follow = asyncio.create_task(gateway.follower.follow())
+        exits.callback(follow.cancel)
+        welcome = Welcome(
+            address=f"http://{settings.server.host}:{settings.server.port}",
+            admin_token=gateway.fresh_token,
+            key=secret,
+            model=gateway.some_model(),
+            ready_s=0.0,
+            aborted=report.aborted,
+        )
+        await _listen(settings, gateway, welcome, started_s)
+        await gateway.wait_idle(_STOP_S_MAX)
+
+
+async def _listen(
+    settings: Settings, gateway: "_Gateway", welcome: Welcome, started_s: float
+) -> None:
+    refuse_taken_address(settings.server.host, settings.server.port)
+    server = Server(
+        gateway,
+        address=settings.server.host,
+        port=settings.server.port,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=2048,
+        log_enabled=False,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_FIRST)
+    # A batch insert in the shipper's thread must not hold the event loop up for the usual 5 ms.
+    sys.setswitchinterval(_SWITCH_S)
+    serving = asyncio.ensure_future(server.serve())
+    ready = asyncio.ensure_future(_wait_listening(settings.server.host, settings.server.port))
+    await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done() and not serving.done():
+        say(welcome, time.perf_counter() - started_s)
+    ready.cancel()
+    await serving
+
+
+class AddressTaken(OSError):
+    """Something else listens where the gateway should."""
+
+
+def refuse_taken_address(host: str, port: int) -> None:
+    """Make sure that nobody listens there: the server would share the port in silence.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on.
+
+    Raises:
+        AddressTaken: Somebody does, or the address is not this machine's.
+    """
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, proto) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as taken:
+            raise AddressTaken(
+                f"cannot listen on {host}:{port} ({taken.strerror}); "
+                "set server.host and server.port, or stop what listens there"
+            ) from taken
+
+
+async def _wait_listening(host: str, port: int) -> None:
+    """Wait until the address takes connections."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(0.01)
+            continue
+        writer.close()
+        return
+
+
+def say(welcome: Welcome, ready_s: float) -> None:
+    """Print the first lines: where it is, what opens it, one call that works.
+
+    Args:
+        welcome: What to say.
+        ready_s: How long the start took.
+    """
+    lines = [f"taximeter is ready on {welcome.address} (in {ready_s:.1f} s)"]
+    if welcome.aborted:
+        lines.append(
+            f"  {welcome.aborted} calls of an earlier run were open; they have records now"
+        )
+    if welcome.admin_token is not None:
+        lines.append(f"  admin token   {welcome.admin_token}")
+    if welcome.key is not None:
+        body = json.dumps(
+            {"model": welcome.model, "messages": [{"role": "user", "content": "Hello"}]}
+        )
+        lines += [
+            f"  key           {welcome.key}",
+            "  Both are shown this once. Try:",
+            "",
+            f"curl -i {welcome.address}/v1/chat/completions \\",
+            f"  -H 'Authorization: Bearer {welcome.key}' \\",
+            "  -H 'Content-Type: application/json' \\",
+            f"  -d '{body}'",
+            "",
+        ]
+    lines.append(f"  docs {welcome.address}/docs   metrics {welcome.address}/metrics")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _tell(report: RecoveryReport) -> None:
+    log.info(
+        "journal recovered aborted=%d shipped=%d torn_bytes=%d damaged=%d",
+        report.aborted,
+        report.records_shipped,
+        report.torn_bytes,
+        len(report.damaged_files),
+    )
+    if report.store_trouble is not None:
+        log.warning("the ledger is behind: %s", report.store_trouble)
+
+
+def admin_token_of(settings: Settings) -> tuple[str, bool]:
+    """Find what opens the control plane, making it at the first start.
+
+    Args:
+        settings: The configured token wins.
+
+    Returns:
+        The token, and whether it was made just now. A made one is kept beside the journal,
+        readable by the owner alone.
+    """
+    if settings.server.admin_token is not None:
+        return settings.server.admin_token.get_secret_value(), False
+    path = settings.storage.journal_dir.parent / "admin-token"
+    if path.exists():
+        return path.read_text("ascii").strip(), False
+    token = "tm-admin-" + secrets.token_urlsafe(32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(token + "\n")
+    return token, True
+
+
+def build_providers(settings: Settings) -> dict[str, Provider]:
+    """Make the configured providers ready; with none, the demo provider stands in.
+
+    Args:
+        settings: Checked.
+
+    Returns:
+        Providers by id, in the order of the configuration.
+    """
+    configured = settings.providers or {DEMO_PROVIDER: ProviderSettings(kind="demo")}
+    return {
+        provider_id: _build_provider(provider_id, one, settings.metering.on_client_disconnect)
+        for provider_id, one in configured.items()
+    }
+
+
+def _build_provider(provider_id: str, one: ProviderSettings, on_disconnect: str) -> Provider:
+    key = None if one.api_key is None else one.api_key.get_secret_value()
+    return Provider(
+        id=provider_id,
+        kind=one.kind,
+        base_url=(one.base_url or "").rstrip("/"),
+        priced_as=one.priced_as or provider_id,
+        auth=None if key is None else ("authorization", f"Bearer {key}"),
+        headers=tuple((name.lower(), value) for name, value in one.headers.items()),
+        upstream=DemoUpstream() if one.base_url is None else HttpUpstream(one.timeout_s),
+        region=region_of(one.kind, one.base_url or ""),
+        drains=on_disconnect == "drain" or (on_disconnect == "auto" and one.kind in _BILLS_ON),
+    )
+
+
+def region_of(kind: str, base_url: str) -> str | None:
+    """Find the region class an address stands for.
+
+    Args:
+        kind: Provider kind.
+        base_url: Its address.
+
+    Returns:
+        ``us`` or ``eu`` for OpenAI's hosts with data residency, which charge an uplift on some
+        models; ``None`` elsewhere.
+
+    Source:
+        https://platform.openai.com/docs/guides/your-data, regional hosts; the other regions carry
+        the uplift of ``eu``. Checked 2026-11-23.
+    """
+    host = urlsplit(base_url).hostname or ""
+    prefix, _, rest = host.partition(".")
+    if kind != "openai" or rest != "api.openai.com":
+        return None
+    return prefix if prefix == "us" else "eu"
+
+
+class _JournalCut:
+    """The journal and its shipper, as the directory follower needs them."""
+
+    def __init__(self, journal: Journal, shipper: Shipper) -> None:
+        self._journal = journal
+        self.writer = journal.writer
+        self.flush = shipper.flush
+
+    def position_seq(self) -> int:
+        return self._journal.position().seq
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """What has to exist before the gateway can be put together."""
+
+    settings: Settings
+    clock: SystemClock
+    ids: IdSource
+    book: Book
+    engine: Engine
+    journal: Journal
+    shipper: Shipper
+
+
+class _Gateway:
+    """Everything built, behind one ASGI callable."""
+
+    def __init__(
+        self,
+        base: _Base,
+    ) -> None:
+        self._settings = settings = base.settings
+        self._clock = clock = base.clock
+        self._book = book = base.book
+        self._journal = journal = base.journal
+        self._shipper = shipper = base.shipper
+        ids, engine = base.ids, base.engine
+        self._loop = asyncio.get_running_loop()
+        self.tokenizer = TokenizerProcess()
+        self.budgets = MemoryBudgets()
+        self.directory = Directory(engine, settings, clock, ids)
+        self.queries = Queries(engine)
+        self.follower = DirectoryFollower(
+            directory=self.directory,
+            budgets=self.budgets,
+            queries=self.queries,
+            journal=_JournalCut(journal, shipper),
+            clock=clock,
+        )
+        self.router = Router(build_providers(settings), book)
+        self.metrics = self._build_metrics()
+        self._path = self._build_path(ids)
+        self._admin_token, is_fresh = admin_token_of(settings)
+        self.fresh_token = self._admin_token if is_fresh else None
+        self._control: AsgiApp = build_control_app(self._build_control(engine))
+
+    async def __rsgi__(self, scope: RsgiScope, protocol: RsgiProtocol) -> None:
+        """Take one HTTP request."""
+        path = scope.path
+        if self.router.is_data_plane(path):
+            client = RsgiClient(scope, protocol)
+            if path == "/v1/models":
+                self._models(client)
+            else:
+                await self._path.serve(client)
+        elif path == "/metrics":
+            self._scrape(RsgiClient(scope, protocol))
+        else:
+            await run_asgi(self._control, scope, protocol)
+
+    def some_model(self) -> str:
+        """Name a model that can be called at once, for the first example."""
+        models = self.router.models(self._clock.now())
+        return models[0][1] if models else "MODEL"
+
+    async def wait_idle(self, seconds: float) -> None:
+        """Wait until no call is open, so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.metrics.wait_idle()
+
+    def _build_metrics(self) -> Metrics:
+        return Metrics(
+            book=self._book,
+            priced_as={p.id: p.priced_as for p in self.router.providers.values()},
+            required_tags=frozenset(
+                name for name, rule in self._settings.tag_policy.items() if rule.required
+            ),
+            probes=Probes(
+                now=self._clock.now,
+                budgets=lambda: self.budgets.status(self._clock.now()),
+                reservations_open=lambda: self.budgets.open_holds,
+                journal_lag_s=self._journal.sync_lag_s,
+                ledger_lag_s=self._shipper.lag_s,
+                stores_up=self._stores_up,
+            ),
+        )
+
+    def _build_path(self, ids: IdSource) -> CallPath:
+        metering = self._settings.metering
+        self._admission = Admission(
+            directory=self.follower,
+            router=self.router,
+            book=self._book,
+            budgets=self.budgets,
+            journal=self._journal,
+            policy=AdmissionPolicy(
+                body_bytes_max=self._settings.server.body_bytes_max,
+                unpriced=metering.unpriced,
+                tag_policy=self._settings.tag_policy,
+            ),
+        )
+        endings = Endings(
+            clock=self._clock,
+            book=self._book,
+            budgets=self.budgets,
+            journal=self._journal,
+            counter=self.tokenizer,
+            subscriber=self.metrics,
+            missing_usage=metering.missing_usage,
+        )
+        return CallPath(
+            clock=self._clock,
+            ids=ids,
+            admission=self._admission,
+            endings=endings,
+            budgets=self.budgets,
+            journal=self._journal,
+            watcher=self.metrics,
+            is_committing=metering.durability == "commit",
+        )
+
+    def _build_control(self, engine: Engine) -> ControlParts:
+        return ControlParts(
+            settings=self._settings,
+            admin_token=self._admin_token,
+            version=version_of("taximeter"),
+            engine=engine,
+            directory=self.directory,
+            queries=self.queries,
+            budgets=self.budgets,
+            book=self._book,
+            clock=self._clock,
+            flush=self._shipper.flush,
+            on_change=self.follower.reload,
+            is_ready=lambda: {**self._stores_up(), "price_book": True},
+            count_tokens=self._count_tokens,
+            bound_tokens=_bound_tokens,
+        )
+
+    def _stores_up(self) -> Mapping[str, bool]:
+        return {"journal": self._journal.failure is None, "ledger": self._shipper.is_store_up}
+
+    def _count_tokens(self, messages: Sequence[Mapping[str, Any]], model: str) -> int:
+        """Count in the tokenizer process, from a thread of the control plane."""
+        body = json.dumps({"messages": messages}).encode()
+        texts = OpenAIChat().read_prompt(body) or [json.dumps(messages)]
+        counting = asyncio.run_coroutine_threadsafe(self.tokenizer.count(texts, model), self._loop)
+        return counting.result() + TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_REPLY
+
+    def _models(self, client: RsgiClient) -> None:
+        call = self._path.open(client)
+        try:
+            self._admission.identify(call, client)
+            assert call.caller is not None
+            status, body = 200, list_models(call.caller, self.router, self._book, call.at)
+            shown = json.dumps(body).encode()
+        except Refusal as refusal:
+            error = to_error(refusal)
+            status, shown = error.status, call.format.shape_error(error)
+        headers = [("content-type", "application/json"), ("x-taximeter-request-id", call.id)]
+        client.respond(status, headers, shown)
+
+    def _scrape(self, client: RsgiClient) -> None:
+        token = self._settings.server.metrics_token
+        given = client.header("authorization") or ""
+        if token is not None and not secrets.compare_digest(
+            given.encode("latin-1"), b"Bearer " + token.get_secret_value().encode()
+        ):
+            client.respond(
+                401, [("www-authenticate", "Bearer")], b"send the metrics token as a bearer token\n"
+            )
+            return
+        body, content_type = self.metrics.render(client.header("accept") or "")
+        client.respond(200, [("content-type", content_type)], body)
+
+
+def _bound_tokens(messages: Sequence[Mapping[str, Any]], _model: str) -> int | None:
+    """Bound chat messages as the path of a call does: by their bytes, when they are all text."""
+    body = json.dumps({"model": "any", "messages": messages}, ensure_ascii=False).encode()
+    return OpenAIChat().read_facts(body).input_tokens_max

@@ -1,0 +1,1 @@
+"""Budgets: pure rules and windows, and the stores that hold the counters."""

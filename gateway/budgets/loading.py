@@ -1,0 +1,161 @@
+"""Brings new budgets up to what the ledger already knows.
+
+Must never count a call twice: what the memory counts itself lies after the cut in the journal.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Final, Protocol
+
+from gateway.budgets.rules import Budget, BudgetId, Unit
+from gateway.budgets.windows import RollingWindow
+from gateway.clock import epoch_us, from_epoch_us
+
+# A rolling window is read in this many parts, each of which ages out as one: at most a
+# twentieth of the window late, never early.
+ROLLING_PARTS: Final = 20
+
+
+class Spent(Protocol):
+    """What a budget's calls came to in a span of time."""
+
+    @property
+    def settled(self) -> int:
+        """Known amounts."""
+        ...
+
+    @property
+    def parked(self) -> int:
+        """Ceilings of calls whose amount is not known."""
+        ...
+
+
+class SpentReader(Protocol):
+    """Adds up what the ledger holds for a scope."""
+
+    def sum_spent(
+        self,
+        scope: Mapping[str, str],
+        unit: Unit,
+        start_us: int,
+        end_us: int | None,
+        up_to: Mapping[str, int],
+    ) -> Spent:
+        """Add up the records that started in a half-open span.
+
+        Args:
+            scope: As in ``Budget.scope``.
+            unit: What to add up.
+            start_us: First microsecond since 1970.
+            end_us: First microsecond after the span; ``None`` when it has no end.
+            up_to: Journal by name to the last position that counts; a journal not named counts
+                whole.
+
+        Returns:
+            The sums.
+        """
+        ...
+
+
+class BaseTaker(Protocol):
+    """Takes what was spent before a budget was installed."""
+
+    def add_base(
+        self, budget_id: BudgetId, window_start: datetime, settled: int, parked: int
+    ) -> None:
+        """Add to a budget's counter; see ``gateway.budgets.memory.MemoryBudgets.add_base``.
+
+        Args:
+            budget_id: The budget.
+            window_start: Start of the window; for a rolling window, when the amounts were spent.
+            settled: Known amounts, in the budget's unit.
+            parked: Amounts counted at their ceiling.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What was spent in one window before a budget was installed.
+
+    Attributes:
+        budget_id: The budget.
+        window_start: Start of its window; for a rolling window, when the amounts count as spent.
+        settled: Known amounts, in the budget's unit.
+        parked: Amounts counted at their ceiling.
+    """
+
+    budget_id: BudgetId
+    window_start: datetime
+    settled: int
+    parked: int
+
+
+async def load_bases(
+    taker: BaseTaker,
+    reader: SpentReader,
+    budgets: Iterable[Budget],
+    journal_cut: Mapping[str, int],
+    at: datetime,
+) -> None:
+    """Read in a thread what new budgets have spent, then add it on the event loop.
+
+    Everything up to the cut must have been shipped to the ledger before.
+
+    Args:
+        taker: Where the budgets are installed.
+        reader: The ledger.
+        budgets: Those ``install`` returned.
+        journal_cut: Each journal's position, taken with no await between it and ``install``: later
+            records were counted by the memory itself.
+        at: The instant given to ``install``.
+    """
+    bases = await asyncio.to_thread(read_bases, reader, budgets, journal_cut, at)
+    for base in bases:
+        taker.add_base(base.budget_id, base.window_start, base.settled, base.parked)
+
+
+def read_bases(
+    reader: SpentReader, budgets: Iterable[Budget], journal_cut: Mapping[str, int], at: datetime
+) -> tuple[Base, ...]:
+    """Read what budgets have spent in the window that holds now.
+
+    Args:
+        reader: The ledger.
+        budgets: The budgets.
+        journal_cut: Each journal's position up to which records count.
+        at: Now.
+
+    Returns:
+        One base per budget; several for a rolling window; none where nothing was spent.
+    """
+    bases = []
+    for budget in budgets:
+        for start_us, end_us, counts_from_us in _spans(budget, at):
+            spent = reader.sum_spent(budget.scope, budget.unit, start_us, end_us, journal_cut)
+            if spent.settled or spent.parked:
+                base = Base(
+                    budget_id=budget.id,
+                    window_start=from_epoch_us(counts_from_us),
+                    settled=spent.settled,
+                    parked=spent.parked,
+                )
+                bases.append(base)
+    return tuple(bases)
+
+
+def _spans(budget: Budget, at: datetime) -> list[tuple[int, int | None, int]]:
+    """List spans to read: start, end, and the instant their sum counts from."""
+    window = budget.window.window_at(at)
+    start_us = epoch_us(window.start)
+    if window.end is None:
+        return [(start_us, None, start_us)]
+    end_us = epoch_us(window.end)
+    if not isinstance(budget.window, RollingWindow):
+        return [(start_us, end_us, start_us)]
+    length_us = end_us - start_us
+    edges = [start_us + length_us * part // ROLLING_PARTS for part in range(ROLLING_PARTS + 1)]
+    return [(first, last, last - 1) for first, last in pairwise(edges)]

@@ -1,0 +1,67 @@
+"""What the path of a call needs of budgets, so that counters may live here or be shared.
+
+Must never grow a method that a call does not use.
+"""
+
+from datetime import datetime
+from typing import Protocol
+
+from gateway.budgets.counters import Hold
+from gateway.budgets.rules import BudgetExhausted, BudgetStatus, Demand, Subject
+
+
+class BudgetStore(Protocol):
+    """Holds and settles amounts in every budget that applies to a call."""
+
+    async def reserve(
+        self, hold_id: str, subject: Subject, demand: Demand, at: datetime
+    ) -> Hold | BudgetExhausted:
+        """Hold a demand in every budget that applies, or in none.
+
+        Args:
+            hold_id: Id of the call.
+            subject: The call.
+            demand: The most it can come to.
+            at: When it was admitted: ``started_at`` of its record, so that counters read back from
+                the ledger fall into the same windows.
+
+        Returns:
+            The hold, to be ended once by ``settle`` or ``release``; or the first hard budget that
+            had no room.
+        """
+        ...
+
+    def settle(self, hold: Hold, actual: Demand) -> bool:
+        """End a hold by what was used, in the windows it was taken in.
+
+        Args:
+            hold: From ``reserve``.
+            actual: What was used; may be more than was held. An unknown amount is parked: it stays
+                counted as held, under spent, until the ledger knows better.
+
+        Returns:
+            Whether this ended it; a repeat changes nothing.
+        """
+        ...
+
+    def release(self, hold: Hold) -> bool:
+        """End a hold as if it had never been asked for; only when nothing was sent.
+
+        Args:
+            hold: From ``reserve``.
+
+        Returns:
+            Whether this ended it; a repeat changes nothing.
+        """
+        ...
+
+    def tightest(self, hold: Hold) -> BudgetStatus | None:
+        """Find the budget of a call that is closest to its limit.
+
+        Args:
+            hold: From ``reserve``, ended or not.
+
+        Returns:
+            The smallest share of a limit remaining; ``None`` when no budget applies.
+        """
+        ...

@@ -1,0 +1,311 @@
+"""The life of one call, readable from top to bottom.
+
+Must never let a request reach a provider without a hold and a journalled intent, and never end
+one without exactly one record.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.admission import Admission, OpenCall
+from gateway.budgets.protocol import BudgetStore
+from gateway.budgets.rules import amount_to_text
+from gateway.client import Client, ClientGone
+from gateway.clock import Clock, epoch_us
+from gateway.ending import Ending, Endings
+from gateway.exchange import (
+    Departure,
+    Passage,
+    is_event_stream,
+    pass_stream,
+    read_whole,
+    request_of,
+)
+from gateway.headers import TO_CLIENT, RawHeaders
+from gateway.ids import IdSource
+from gateway.ledger.errors import StoreUnavailable
+from gateway.ledger.record import LedgerRecord, Outcome
+from gateway.refusals import (
+    BudgetRefused,
+    Refusal,
+    StoreDown,
+    to_error,
+    to_failure,
+)
+from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamUnsent
+from gateway.wire.facts import ErrorBody
+from pricing.money import pico_to_text
+
+log = logging.getLogger("taximeter.call")
+
+REDIRECTS_FROM: Final = 300
+
+
+class CallJournal(Protocol):
+    """Waits until what was written would survive."""
+
+    async def synced(self) -> None:
+        """Return when everything written so far is as safe as ``fsync`` asks."""
+        ...
+
+
+class CallWatcher(Protocol):
+    """Somebody who counts calls while they are open."""
+
+    def opened(self) -> None:
+        """A call arrived."""
+        ...
+
+    def closed(self) -> None:
+        """It has gone, however it ended."""
+        ...
+
+    def refused_by_budget(self, budget: str, reason: str) -> None:
+        """A budget said no."""
+        ...
+
+    def timed(self, phase: str, seconds: float) -> None:
+        """The gateway's own work in one phase took that long."""
+        ...
+
+    def answered(self, provider: str, model: str, seconds: float) -> None:
+        """The first bytes of a stream went out that long after the call arrived."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPath:
+    """Serves calls, one at a time each, many side by side.
+
+    Attributes:
+        clock: Time.
+        ids: Mints request ids.
+        admission: The first half.
+        endings: The second half.
+        budgets: Tells what is left.
+        journal: Waited for before the last byte.
+        watcher: Counts open calls.
+        is_committing: Whether the last byte waits for the journal.
+    """
+
+    clock: Clock
+    ids: IdSource
+    admission: Admission
+    endings: Endings
+    budgets: BudgetStore
+    journal: CallJournal
+    watcher: CallWatcher
+    is_committing: bool
+
+    async def serve(self, client: Client) -> None:
+        """Serve one call from its first header to its last byte.
+
+        Args:
+            client: The one who called.
+        """
+        call = self.open(client)
+        self.watcher.opened()
+        try:
+            await self._admit(call, client)
+            await self._carry(call, client)
+        except Refusal as refusal:
+            await self._refuse(call, client, refusal)
+        except ClientGone:
+            log.info("client left before its request was complete id=%s", call.id)
+        finally:
+            self.watcher.closed()
+
+    async def _admit(self, call: OpenCall, client: Client) -> None:
+        admission = self.admission
+        admission.identify(call, client)
+        await admission.read(call, client)
+        admission.route(call)
+        admission.tag(call, client)
+        admission.price(call)
+        await admission.hold(call)
+        admission.intend(call)
+
+    async def _carry(self, call: OpenCall, client: Client) -> None:
+        """Send the admitted call and bring its answer back; every way out ends it exactly once."""
+        assert call.provider is not None
+        assert call.facts is not None
+        departure = Departure(client, drains=call.provider.drains)
+        try:
+            request = request_of(call)
+            self.watcher.timed("admit", self.clock.monotonic_s() - call.started_s)
+            call.is_sent = True
+            async with call.provider.upstream.send(request) as reply:
+                if is_event_stream(reply, is_asked=call.facts.stream):
+                    await self._stream(call, client, reply, departure)
+                else:
+                    await self._whole(call, client, reply, departure)
+        except UpstreamFailed as failed:
+            if not call.is_settled:
+                await self._fail(call, client, failed)
+        finally:
+            departure.close()
+            if not call.is_settled:
+                # The handler itself is being stopped: nothing can be awaited any more.
+                call.is_settled = True
+                self.endings.abort(call)
+
+    async def _whole(
+        self, call: OpenCall, client: Client, reply: UpstreamReply, departure: Departure
+    ) -> None:
+        body = await read_whole(reply)
+        ready_s = self.clock.monotonic_s()
+        call.answer = call.format.read_whole(body)
+        record = await self._end(call, _ending_of_whole(call, reply.status, departure))
+        headers = TO_CLIENT.choose(reply.headers)
+        headers += self._facts(call, record)
+        client.respond(reply.status, headers, body)
+        self.watcher.timed("settle", self.clock.monotonic_s() - ready_s)
+
+    async def _stream(
+        self, call: OpenCall, client: Client, reply: UpstreamReply, departure: Departure
+    ) -> None:
+        assert call.provider is not None
+        assert call.facts is not None
+        lane = call.format.open_stream(call.facts)
+        call.answer = lane.answer
+        headers = TO_CLIENT.choose(reply.headers)
+        headers.append(("x-taximeter-request-id", call.id))
+        headers += self._room(call)
+        client.start(reply.status, headers)
+        call.is_started = True
+        provider_id = call.provider.id
+
+        def note_first_byte() -> None:
+            seconds = self.clock.monotonic_s() - call.started_s
+            self.watcher.answered(provider_id, call.model, seconds)
+
+        passage = await pass_stream(client, reply, lane, departure, note_first_byte)
+        # Folds an event that came without its blank line, before the answer is metered.
+        tail = lane.finish(is_broken=passage.failure is not None)
+        record = await self._end(call, _ending_of_stream(call, reply.status, passage))
+        if passage.is_client_gone:
+            return
+        if client.header("x-taximeter-stream-cost") == "1":
+            tail = call.format.shape_stream_facts(self._facts(call, record)) + tail
+        if passage.failure is not None:
+            tail += call.format.shape_stream_error(to_failure(passage.failure))
+        await client.finish(tail)
+
+    async def _fail(self, call: OpenCall, client: Client, failed: UpstreamFailed) -> None:
+        """Tell the client that the provider gave no usable answer."""
+        error = to_failure(failed)
+        log.warning("upstream failed id=%s code=%s reason=%s", call.id, error.code, failed)
+        ending = Ending(
+            outcome="upstream_error",
+            http_status=error.status,
+            is_billable=not isinstance(failed, UpstreamUnsent),
+            flags=(f"upstream: {error.code} ({failed})",),
+        )
+        await self._end(call, ending)
+        await self._say(call, client, error, [])
+
+    async def _refuse(self, call: OpenCall, client: Client, refusal: Refusal) -> None:
+        error = to_error(refusal)
+        extra: RawHeaders = []
+        if isinstance(refusal, BudgetRefused):
+            self.watcher.refused_by_budget(refusal.exhausted.budget.id, error.code)
+            if refusal.retry_after_s is not None:
+                extra.append(("retry-after", str(refusal.retry_after_s)))
+        if not call.is_sent:
+            self.endings.refuse(call, error.status, error.code)
+            await client.discard_body()
+        await self._say(call, client, error, extra)
+
+    async def _say(
+        self, call: OpenCall, client: Client, error: ErrorBody, extra: RawHeaders
+    ) -> None:
+        if call.is_started:
+            await client.finish(call.format.shape_stream_error(error))
+            return
+        headers: RawHeaders = [
+            ("content-type", "application/json"),
+            ("x-should-retry", "false"),
+            ("x-taximeter-request-id", call.id),
+            *extra,
+        ]
+        client.respond(error.status, headers, call.format.shape_error(error))
+
+    async def _end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
+        """Meter, settle and make the record safe; the last byte waits for this."""
+        usage = await self.endings.meter(call, ending)
+        call.is_settled = True
+        try:
+            record = self.endings.settle(call, ending, usage)
+            if self.is_committing:
+                await self.journal.synced()
+        except StoreUnavailable as down:
+            log.exception("settlement not journalled id=%s", call.id)
+            raise StoreDown("journal") from down
+        return record
+
+    def _facts(self, call: OpenCall, record: LedgerRecord) -> RawHeaders:
+        facts = [
+            ("x-taximeter-request-id", call.id),
+            ("x-taximeter-basis", record.basis),
+        ]
+        if record.cost_pico is not None:
+            facts.append(("x-taximeter-cost", pico_to_text(record.cost_pico)))
+        if record.price_version is not None:
+            facts.append(("x-taximeter-price-version", record.price_version))
+        return facts + self._room(call)
+
+    def _room(self, call: OpenCall) -> RawHeaders:
+        """The tightest budget of the call and what remains of it."""
+        status = None if call.hold is None else self.budgets.tightest(call.hold)
+        if status is None:
+            return []
+        unit = status.budget.unit
+        remaining = f"{amount_to_text(max(0, status.remaining), unit)} {unit}"
+        return [
+            ("x-taximeter-budget", status.budget.id),
+            ("x-taximeter-budget-remaining", remaining),
+        ]
+
+    def open(self, client: Client) -> OpenCall:
+        """Begin a call: an id and the instant that decides its price and its windows.
+
+        Args:
+            client: The one who called.
+
+        Returns:
+            The call, with nothing known yet.
+        """
+        at = self.clock.now()
+        started_at_us = epoch_us(at)
+        return OpenCall(
+            id=self.ids.mint(started_at_us // 1000),
+            at=at,
+            started_at_us=started_at_us,
+            started_s=self.clock.monotonic_s(),
+            headers=client.headers,
+        )
+
+
+def _ending_of_whole(call: OpenCall, status: int, departure: Departure) -> Ending:
+    is_success = status < REDIRECTS_FROM
+    outcome: Outcome = "ok" if is_success and not call.answer.is_error else "upstream_error"
+    if outcome == "ok" and departure.is_gone:
+        outcome = "client_disconnected"
+    return Ending(outcome=outcome, http_status=status, is_billable=is_success)
+
+
+def _ending_of_stream(call: OpenCall, status: int, passage: Passage) -> Ending:
+    is_success = status < REDIRECTS_FROM
+    outcome: Outcome = "ok"
+    flags: tuple[str, ...] = ()
+    if passage.failure is not None:
+        outcome = "upstream_error"
+        flags = (f"upstream: the stream broke off ({passage.failure})",)
+    elif call.answer.is_error or not is_success:
+        outcome = "upstream_error"
+    elif passage.is_client_gone:
+        outcome = "client_disconnected"
+    if passage.is_cut_short:
+        flags = (*flags, "the upstream call was ended because the client had left")
+    return Ending(outcome=outcome, http_status=status, is_billable=is_success, flags=flags)

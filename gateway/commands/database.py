@@ -1,0 +1,93 @@
+"""Opening the database and the directory for a command.
+
+Must never let an expected failure through as a traceback: each becomes a sentence with its mend.
+"""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DatabaseError
+
+from gateway.commands.context import config_path, read_settings
+from gateway.commands.output import CommandFailed
+from gateway.directory import Directory
+from gateway.directory_model import DirectoryProblem, Invalid, ManagedByConfig
+from gateway.ledger.errors import StoreUnavailable
+from gateway.ledger.migrate import SchemaUnknown, upgrade
+from gateway.ledger.store import DatabaseRefused, is_current, open_engine
+from gateway.settings import Settings
+
+
+@contextmanager
+def opened_database(settings: Settings) -> Iterator[Engine]:
+    """Open the database with tables of this version.
+
+    Args:
+        settings: For the address.
+
+    Yields:
+        The engine, closed afterwards.
+
+    Raises:
+        CommandFailed: It cannot be opened or reached, is of a newer version, or goes away.
+    """
+    try:
+        engine = open_engine(settings.storage.database_url)
+    except (DatabaseRefused, OSError) as refused:
+        raise CommandFailed(f"storage.database_url: {refused}", exit_code=2) from refused
+    try:
+        if not is_current(engine):
+            upgrade(engine)
+        yield engine
+    except SchemaUnknown as newer:
+        raise CommandFailed(f"{newer}; install that version of taximeter") from newer
+    except StoreUnavailable as gone:
+        raise CommandFailed(f"{gone}; `taximeter doctor` looks closer") from gone
+    except DatabaseError as broken:
+        # What the ledger itself never does wrong: the file is damaged or no database at all.
+        raise CommandFailed(f"storage.database_url: {broken.orig}") from broken
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def opened_directory(args: argparse.Namespace) -> Iterator[Directory]:
+    """Open the directory of teams, projects, keys and budgets.
+
+    Args:
+        args: With ``config``.
+
+    Yields:
+        The directory. What it refuses inside becomes the command's failure.
+
+    Raises:
+        CommandFailed: The settings or the database cannot be used, or the directory says no.
+    """
+    settings = read_settings(args)
+    with opened_database(settings) as engine, directory_answers(args):
+        yield Directory(engine, settings)
+
+
+@contextmanager
+def directory_answers(args: argparse.Namespace) -> Iterator[None]:
+    """Turn what the directory refuses into the command's failure.
+
+    Args:
+        args: With ``config``, to name the file an entity comes from.
+
+    Raises:
+        CommandFailed: The directory says no.
+    """
+    try:
+        yield
+    except Invalid as invalid:
+        text = f"{invalid.noun} {invalid.id}: {invalid.field}: {invalid.reason}"
+        raise CommandFailed(text, exit_code=2) from invalid
+    except ManagedByConfig as fixed:
+        raise CommandFailed(
+            f"{fixed.noun} {fixed.id} comes from {config_path(args)}; change it there and restart"
+        ) from fixed
+    except DirectoryProblem as problem:
+        raise CommandFailed(problem.reason) from problem

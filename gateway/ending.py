@@ -1,0 +1,264 @@
+"""The second half of a call: what was used, what it costs, the one record, the budgets settled.
+
+Must never end a call twice or without a record, and never hand back what may have cost money.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import msgspec
+
+from gateway.admission import OpenCall
+from gateway.budgets.protocol import BudgetStore
+from gateway.budgets.rules import Demand
+from gateway.clock import Clock, epoch_us
+from gateway.ledger.errors import StoreUnavailable
+from gateway.ledger.lines import to_ledger_lines, to_ledger_usage
+from gateway.ledger.record import LedgerRecord, Outcome
+from gateway.settlement import NO_BILL, Bill, Served, rate_call
+from gateway.wire.facts import Answer
+from pricing.book import Book
+from pricing.meters import Meter
+from pricing.usage import NOTHING, Basis, Usage, unknown_usage
+
+log = logging.getLogger("taximeter.call")
+
+
+class CountingFailed(Exception):
+    """The text could not be counted."""
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a call ended, before it is metered.
+
+    Attributes:
+        outcome: In the ledger's words.
+        http_status: Status the client got, or would have got.
+        is_billable: Whether the provider may have billed anything.
+        flags: What was odd, in words.
+    """
+
+    outcome: Outcome
+    http_status: int
+    is_billable: bool
+    flags: tuple[str, ...] = ()
+
+
+class TokenCounter(Protocol):
+    """Counts text off the path."""
+
+    async def count(self, texts: Sequence[str], model: str) -> int:
+        """Count tokens of a model's tokenizer; raises ``CountingFailed``."""
+        ...
+
+
+class RecordJournal(Protocol):
+    """Where settled records are written."""
+
+    def append_record(self, record: LedgerRecord) -> LedgerRecord:
+        """Write it and give it its place in the chain, or raise ``StoreUnavailable``."""
+        ...
+
+
+class Settled(Protocol):
+    """Somebody who wants to know of settled records."""
+
+    def observe(self, record: LedgerRecord) -> None:
+        """Take a frozen record in; must be quick and must not raise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endings:
+    """Ends calls: each exactly once, with one record.
+
+    Attributes:
+        clock: When it ended.
+        book: Prices.
+        budgets: Where holds are settled.
+        journal: Where records are written.
+        counter: Counts what the provider did not.
+        subscriber: Told of every record.
+        missing_usage: What happens when a provider sends no usage.
+    """
+
+    clock: Clock
+    book: Book
+    budgets: BudgetStore
+    journal: RecordJournal
+    counter: TokenCounter
+    subscriber: Settled
+    missing_usage: Literal["estimate", "fail"]
+
+    async def meter(self, call: OpenCall, ending: Ending) -> Usage:
+        """Decide what the call used.
+
+        Args:
+            call: The call.
+            ending: How it ended.
+
+        Returns:
+            The provider's own counts where it gave any; nothing where nothing can have been
+            billed; else counts made here, or unknown where the policy does not allow guessing.
+        """
+        reported = call.answer.usage
+        if reported is not None and reported.basis is not Basis.UNKNOWN:
+            return reported
+        if not ending.is_billable:
+            return NOTHING
+        call.flags += () if reported is None else reported.flags
+        if self.missing_usage == "fail":
+            return unknown_usage("the provider sent no usage and metering.missing_usage is fail")
+        if call.answer.is_readable:
+            try:
+                return await self._count(call, call.answer)
+            except CountingFailed as failed:
+                log.warning("counting failed id=%s reason=%s", call.id, failed)
+        return _at_the_bound(call, call.answer)
+
+    def settle(self, call: OpenCall, ending: Ending, usage: Usage) -> LedgerRecord:
+        """Rate the usage, settle every hold, write the record.
+
+        Args:
+            call: The call; it was admitted and holds something.
+            ending: How it ended.
+            usage: What it used.
+
+        Returns:
+            The record as journalled.
+
+        Raises:
+            StoreUnavailable: The journal takes no more. The hold is settled all the same, and the
+                intent becomes a record when the journal is next recovered.
+        """
+        assert call.provider is not None
+        assert call.facts is not None
+        assert call.hold is not None
+        answer = call.answer
+        served = Served(
+            priced_as=call.provider.priced_as,
+            asked=call.model,
+            model=answer.model,
+            tier=answer.tier or call.facts.tier,
+            region=call.provider.region,
+            at=call.at,
+        )
+        bill = rate_call(usage, served, call.card, self.book)
+        record = _to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
+        tokens_in, tokens_out = record.input_total, record.output_total
+        tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out
+        self.budgets.settle(call.hold, Demand(cost_pico=record.cost_pico, tokens=tokens))
+        record = self.journal.append_record(record)
+        self.subscriber.observe(record)
+        return record
+
+    def abort(self, call: OpenCall) -> None:
+        """End a call whose handler is being stopped, without waiting for anything.
+
+        Args:
+            call: An admitted call that has no record yet.
+        """
+        ending = Ending(
+            outcome="aborted",
+            http_status=499,
+            is_billable=call.is_sent,
+            flags=("the gateway stopped before the answer ended",),
+        )
+        usage = call.answer.usage
+        if usage is None or usage.basis is Basis.UNKNOWN:
+            usage = _at_the_bound(call, call.answer) if call.is_sent else NOTHING
+        try:
+            self.settle(call, ending, usage)
+        except StoreUnavailable:
+            log.exception("settlement not journalled id=%s", call.id)
+
+    def refuse(self, call: OpenCall, status: int, code: str) -> None:
+        """Write the record of a refusal.
+
+        Args:
+            call: The call as far as it got.
+            status: HTTP status of the refusal.
+            code: Its code.
+        """
+        ending = Ending(
+            outcome="refused", http_status=status, is_billable=False, flags=(f"refused: {code}",)
+        )
+        record = _to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
+        try:
+            record = self.journal.append_record(record)
+        except StoreUnavailable as down:
+            log.warning("refusal not recorded id=%s code=%s reason=%s", call.id, code, down)
+        self.subscriber.observe(record)
+
+    async def _count(self, call: OpenCall, answer: Answer) -> Usage:
+        """Count what was seen with the model's tokenizer."""
+        prompt = call.format.read_prompt(call.body)
+        if prompt is None:
+            raise CountingFailed("the prompt holds more than text")
+        tokens_in = await self.counter.count(prompt, call.model)
+        tokens_out = await self.counter.count(answer.text, call.model)
+        kept = sum(map(len, answer.text))
+        if answer.text_chars > kept > 0:
+            tokens_out = -(-tokens_out * answer.text_chars // kept)
+        counts = {Meter.INPUT: tokens_in, Meter.OUTPUT: tokens_out}
+        return Usage(
+            counts={meter: count for meter, count in counts.items() if count},
+            basis=Basis.ESTIMATED,
+            flags=("no usage from the provider: counted from the text that passed",),
+        )
+
+
+def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:
+    if call.ceiling is None:
+        return unknown_usage("no usage from the provider and nothing bounds the call")
+    # The bound was taken at the dearest tier the provider may serve: it is rated there too.
+    answer.tier = answer.tier or call.ceiling.tier
+    return Usage(
+        counts=call.ceiling.counts,
+        basis=Basis.ESTIMATED,
+        flags=("no usage from the provider: booked at the most the call could come to",),
+    )
+
+
+def _to_record(
+    call: OpenCall, ending: Ending, usage: Usage, bill: Bill, ended_at_us: int
+) -> LedgerRecord:
+    answer, caller = call.answer, call.caller
+    flags = (*call.flags, *usage.flags, *bill.flags, *ending.flags)
+    cost_pico = None if bill.cost is None else bill.cost.pico
+    if cost_pico is not None and call.ceiling_pico is not None and cost_pico > call.ceiling_pico:
+        flags = (*flags, f"cost exceeds the ceiling of {call.ceiling_pico} pico that was held")
+    facts = call.facts
+    return LedgerRecord(
+        id=call.id,
+        started_at_us=call.started_at_us,
+        ended_at_us=max(ended_at_us, call.started_at_us),
+        outcome=ending.outcome,
+        http_status=ending.http_status,
+        stream=facts is not None and facts.stream,
+        api=call.format.api,
+        provider=None if call.provider is None else call.provider.id,
+        model_requested=None if facts is None else facts.model,
+        model=answer.model or call.model or None,
+        provider_request_id=answer.request_id,
+        organization=None if caller is None else caller.organization,
+        team=None if caller is None else caller.team,
+        project=None if caller is None else caller.project,
+        key=None if caller is None else caller.key,
+        user=call.user,
+        tags=dict(call.tags),
+        usage=to_ledger_usage(usage.counts),
+        input_total=usage.input_total,
+        output_total=usage.output_total,
+        basis=usage.basis.value,
+        cost_pico=cost_pico,
+        list_cost_pico=cost_pico,
+        price_version=bill.version,
+        cost_status=bill.status,
+        lines=to_ledger_lines(bill.lines),
+        flags=flags,
+        ceiling_pico=call.ceiling_pico,
+        ceiling_tokens=call.ceiling_tokens,
+    )

@@ -1,0 +1,286 @@
+"""Carrying bytes between client and provider, with a tap on the answer.
+
+Must never hold a whole stream, never write to a client that has left, and never leave an upstream
+call open after its handler has gone.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.admission import OpenCall
+from gateway.client import Client
+from gateway.headers import TO_UPSTREAM
+from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamRequest
+from gateway.wire.facts import Answer, StreamLane
+
+WHOLE_BYTES_MAX: Final = 128 * 1024 * 1024
+# After the client has left, an answer that is all but done is read to its end this long; one that
+# the provider bills in full anyway, that long.
+WATCH_AFTER_S: Final = 0.1
+LINGER_S: Final = 5.0
+DRAIN_S: Final = 300.0
+
+
+class ReplyTooLarge(UpstreamFailed):
+    """A whole answer is larger than the gateway holds in memory."""
+
+
+def request_of(call: OpenCall) -> UpstreamRequest:
+    """Make the request to send.
+
+    Args:
+        call: An admitted call.
+
+    Returns:
+        The client's request with the provider's address and credential.
+    """
+    assert call.provider is not None
+    assert call.surface is not None
+    assert call.facts is not None
+    headers = TO_UPSTREAM.choose(call.headers)
+    headers.append(("accept-encoding", "identity"))
+    headers.extend(call.provider.headers)
+    if call.provider.auth is not None:
+        headers.append(call.provider.auth)
+    return UpstreamRequest(
+        method="POST",
+        url=call.provider.base_url + call.surface.path,
+        headers=headers,
+        body=call.format.prepare_body(call.body, call.facts, call.model),
+    )
+
+
+def is_event_stream(reply: UpstreamReply, *, is_asked: bool) -> bool:
+    """Tell whether an answer is a stream.
+
+    Args:
+        reply: Its head.
+        is_asked: Whether the client asked for a stream.
+
+    Returns:
+        What the content type says; what was asked where a success has none.
+    """
+    for name, value in reply.headers:
+        if name == "content-type":
+            return value.lower().startswith("text/event-stream")
+    return is_asked and reply.status < 300
+
+
+async def read_whole(reply: UpstreamReply) -> bytes:
+    """Read a whole answer.
+
+    Args:
+        reply: Its head has arrived.
+
+    Returns:
+        The body.
+
+    Raises:
+        UpstreamFailed: It broke off, stalled, or is too large to hold.
+    """
+    first = await reply.read_chunk()
+    if first is None:
+        return b""
+    second = await reply.read_chunk()
+    if second is None:
+        return first
+    parts = [first, second]
+    size = len(first) + len(second)
+    while (chunk := await reply.read_chunk()) is not None:
+        size += len(chunk)
+        if size > WHOLE_BYTES_MAX:
+            raise ReplyTooLarge(f"more than {WHOLE_BYTES_MAX} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+@dataclass(slots=True, kw_only=True)
+class Passage:
+    """How the carrying of a stream went.
+
+    Attributes:
+        is_client_gone: The client left before the end.
+        is_cut_short: The answer was not read to its end because the client had left.
+        failure: What broke on the provider's side.
+    """
+
+    is_client_gone: bool = False
+    is_cut_short: bool = False
+    failure: UpstreamFailed | None = None
+
+
+class Departure:
+    """Watches for the client's leaving; can interrupt a read that waits for the provider.
+
+    Attributes:
+        is_gone: Whether the client has left.
+        has_interrupted: Whether a read was interrupted because of that.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_client",
+        "_drains",
+        "_reader",
+        "_timer",
+        "_watcher",
+        "has_interrupted",
+        "is_gone",
+    )
+
+    def __init__(self, client: Client, *, drains: bool) -> None:
+        """Begin to watch a little later: the answers of a fast provider never need it.
+
+        Args:
+            client: The one who called.
+            drains: Whether an answer is read to its end after the client has left.
+        """
+        self.is_gone = False
+        self.has_interrupted = False
+        self._client = client
+        self._reader: asyncio.Task[object] | None = None
+        self._drains = drains
+        self._answer: Answer | None = None
+        self._watcher: asyncio.Future[None] | None = None
+        loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = loop.call_later(WATCH_AFTER_S, self._watch)
+
+    def interrupt_reads(self, answer: Answer) -> None:
+        """Interrupt the calling task's reads once the client has left.
+
+        Args:
+            answer: What is being read; decides how long it is read on.
+        """
+        self._reader = asyncio.current_task()
+        self._answer = answer
+        self._watch()
+        if self.is_gone:
+            self._leave()
+
+    async def end_interruptions(self) -> None:
+        """Leave the calling task alone from now on.
+
+        The read may have ended by itself just as it was interrupted; then the interruption waits
+        for the next await, which must not be one that the end of the call depends on.
+        """
+        self._reader = None
+        if self.has_interrupted:
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                self.take_back()
+
+    def take_back(self) -> None:
+        """Take note that an interruption has arrived.
+
+        Raises:
+            CancelledError: Somebody else has cancelled the task as well.
+        """
+        if not self.has_interrupted:
+            raise asyncio.CancelledError
+        self.has_interrupted = False
+        task = asyncio.current_task()
+        if task is not None and task.uncancel() > 0:
+            raise asyncio.CancelledError
+
+    async def look(self) -> bool:
+        """Look once more, where the answer came too fast for the watch.
+
+        Returns:
+            Whether the client has left.
+        """
+        await asyncio.sleep(0)
+        return self.is_gone
+
+    def left(self) -> None:
+        """Take note of what a failed write has shown."""
+        if not self.is_gone:
+            self.is_gone = True
+            self._leave()
+
+    def close(self) -> None:
+        """Stop watching; no interruption comes after this."""
+        self._reader = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _watch(self) -> None:
+        if self._watcher is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._watcher = asyncio.ensure_future(self._client.wait_gone())
+            self._watcher.add_done_callback(self._on_gone)
+
+    def _on_gone(self, watcher: "asyncio.Future[None]") -> None:
+        if not watcher.cancelled() and watcher.exception() is None:
+            self.left()
+
+    def _leave(self) -> None:
+        answer = self._answer
+        if answer is None:
+            return
+        if self._drains:
+            self._interrupt_after(DRAIN_S)
+        elif answer.is_finished or answer.usage is not None:
+            # Every token has been produced: the usage is worth the few bytes that are left.
+            self._interrupt_after(LINGER_S)
+        else:
+            self._interrupt()
+
+    def _interrupt_after(self, delay_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._reader is not None:
+            self.has_interrupted = True
+            self._reader.cancel()
+
+
+async def pass_stream(
+    client: Client,
+    reply: UpstreamReply,
+    lane: StreamLane,
+    departure: Departure,
+    on_first_byte: Callable[[], None],
+) -> Passage:
+    """Pass a stream on as it comes, until it ends, breaks or nobody listens.
+
+    Args:
+        client: Its answer has been started.
+        reply: The provider's answer.
+        lane: Folds what passes and holds the last events back.
+        departure: Tells when the client has left.
+        on_first_byte: Called when the first bytes have been sent on.
+
+    Returns:
+        How it went. The bytes the lane holds back are not sent yet.
+    """
+    passage = Passage()
+    has_sent = False
+    try:
+        departure.interrupt_reads(lane.answer)
+        while (chunk := await reply.read_chunk()) is not None:
+            passed = lane.feed(chunk)
+            if passed and not departure.is_gone:
+                if not await client.write(passed):
+                    departure.left()
+                elif not has_sent:
+                    has_sent = True
+                    on_first_byte()
+        await departure.look()
+    except UpstreamFailed as failed:
+        passage.failure = failed
+    except asyncio.CancelledError:
+        if not departure.has_interrupted:
+            raise
+        departure.take_back()
+        passage.is_cut_short = True
+    await departure.end_interruptions()
+    passage.is_client_gone = departure.is_gone
+    return passage

@@ -1,0 +1,256 @@
+"""What the ledger is asked: pages and streams of records, sums of usage, what budgets have spent.
+
+Must never keep a database session open while its caller does something slow.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    and_,
+    case,
+    func,
+    not_,
+    or_,
+    select,
+)
+
+from gateway.budgets.rules import Unit
+from gateway.ledger.chain import ChainProblem, load_heads, load_lines, verify_chains
+from gateway.ledger.filters import (
+    QueryRefused,
+    RecordFilter,
+    in_scope,
+    is_uncorrected,
+    where,
+    within,
+)
+from gateway.ledger.record import LedgerRecord
+from gateway.ledger.rows import from_row
+from gateway.ledger.store import reading, store_errors
+from gateway.ledger.sums import sum_apart, total
+from gateway.ledger.usage import UsageQuery, UsageRow, load_usage
+from gateway.tables import records
+
+_BATCH_ROWS: Final = 500
+
+# What makes up an amount in each unit, and what was held for it.
+_AMOUNTS: Final[Mapping[Unit, tuple[tuple[Column[int], ...], Column[int]]]] = {
+    Unit.USD: ((records.c.cost_pico,), records.c.ceiling_pico),
+    Unit.TOKENS: ((records.c.input_total, records.c.output_total), records.c.ceiling_tokens),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What records of the ledger take from a budget, in its unit.
+
+    Attributes:
+        settled: Known amounts.
+        parked: What was held for calls whose true amount is still unknown.
+    """
+
+    settled: int
+    parked: int
+
+
+class Queries:
+    """Reads the ledger. Every method raises ``StoreUnavailable`` when the database is away."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = reading(engine)
+
+    def find_record(self, record_id: str) -> LedgerRecord | None:
+        """Look one record up.
+
+        Args:
+            record_id: Its id.
+
+        Returns:
+            The record, or ``None`` when it is not in the ledger.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        with self._connected() as connection:
+            found = _load_records(connection, select(records).where(records.c.id == record_id))
+        return found[0] if found else None
+
+    def page_records(
+        self, wanted: RecordFilter, limit: int, cursor: str | None = None
+    ) -> tuple[tuple[LedgerRecord, ...], str | None]:
+        """Load one page, newest first.
+
+        Args:
+            wanted: Which records.
+            limit: Most records on the page, positive.
+            cursor: As returned with the page before; ``None`` for the first.
+
+        Returns:
+            The page, and the cursor of the next one or ``None`` after the last.
+
+        Raises:
+            QueryRefused: The cursor or the filter cannot be used.
+            StoreUnavailable: The database cannot be reached.
+        """
+        started, last_id = records.c.started_at_us, records.c.id
+        query = select(records).where(*where(wanted)).order_by(started.desc(), last_id.desc())
+        if cursor is not None:
+            at, after = _parse_cursor(cursor)
+            query = query.where(started <= at, or_(started < at, last_id < after))
+        with self._connected() as connection:
+            found = _load_records(connection, query.limit(limit + 1))
+        page = tuple(found[:limit])
+        return page, _cursor_after(page[-1]) if len(found) > limit else None
+
+    def stream_records(self, wanted: RecordFilter) -> Iterator[LedgerRecord]:
+        """Load any number of records, oldest first, in constant memory.
+
+        Args:
+            wanted: Which records.
+
+        Yields:
+            Each record once. Records that arrive meanwhile may or may not be among them.
+
+        Raises:
+            QueryRefused: The filter cannot be used.
+            StoreUnavailable: The database cannot be reached.
+        """
+        started, last_id = records.c.started_at_us, records.c.id
+        query = select(records).where(*where(wanted)).order_by(started, last_id).limit(_BATCH_ROWS)
+        batch_query = query
+        while True:
+            with self._connected() as connection:
+                batch = _load_records(connection, batch_query)
+            yield from batch
+            if len(batch) < _BATCH_ROWS:
+                return
+            at, after = batch[-1].started_at_us, batch[-1].id
+            batch_query = query.where(started >= at, or_(started > at, last_id > after))
+
+    def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """Add usage and cost up.
+
+        Args:
+            query: What, by which groups, in which periods.
+
+        Returns:
+            As ``gateway.ledger.usage.load_usage``.
+
+        Raises:
+            QueryRefused: A group or the filter cannot be used.
+            StoreUnavailable: The database cannot be reached.
+        """
+        with self._connected() as connection:
+            return load_usage(connection, query)
+
+    def sum_spent(
+        self,
+        scope: Mapping[str, str],
+        unit: Unit,
+        start_us: int,
+        end_us: int | None,
+        up_to: Mapping[str, int],
+    ) -> Spent:
+        """Add up what a budget has spent in a window.
+
+        Args:
+            scope: As in ``Budget.scope``.
+            unit: What the budget limits.
+            start_us: Start of the window, microseconds since 1970.
+            end_us: First instant after it; ``None`` when it has no end.
+            up_to: Last ``seq`` that counts, by journal; journals that are not named count fully.
+
+        Returns:
+            The exact amounts. Refused calls never count. Money is that in US dollars. A correction
+            counts where its own ``started_at_us`` lies, and ends the parking of the record it
+            makes known.
+
+        Raises:
+            QueryRefused: The scope names something records do not have.
+            StoreUnavailable: The database cannot be reached.
+        """
+        counted = [
+            *in_scope(scope),
+            records.c.outcome != "refused",
+            records.c.started_at_us >= start_us,
+            within(up_to),
+        ]
+        if end_us is not None:
+            counted.append(records.c.started_at_us < end_us)
+        if unit is Unit.REQUESTS:
+            return self._count_requests([*counted, records.c.corrects.is_(None)])
+        if unit is Unit.USD:
+            counted.append(records.c.currency == "USD")
+        amounts, ceiling = _AMOUNTS[unit]
+        known = and_(*(amount.is_not(None) for amount in amounts))
+        unknown = and_(not_(known), is_uncorrected(amounts[0].name, up_to))
+        query = select(
+            *sum_apart(case((unknown, ceiling)), "parked"),
+            *chain.from_iterable(
+                sum_apart(case((known, amount)), amount.name) for amount in amounts
+            ),
+        ).where(*counted)
+        with self._connected() as connection:
+            row = connection.execute(query).one()
+        settled = sum(total(row, amount.name) for amount in amounts)
+        return Spent(settled=settled, parked=total(row, "parked"))
+
+    def _count_requests(self, counted: Sequence[ColumnElement[bool]]) -> Spent:
+        query = select(func.count()).select_from(records).where(*counted)
+        with self._connected() as connection:
+            return Spent(settled=connection.execute(query).scalar_one(), parked=0)
+
+    def seqs(self) -> Mapping[str, int]:
+        """Tell how far each journal is in the ledger.
+
+        Returns:
+            Position of the last record shipped, by writer.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        with self._connected() as connection:
+            return {writer: head.seq for writer, head in load_heads(connection).items()}
+
+    def verify(self) -> Iterator[ChainProblem]:
+        """Recompute the hash chain of every journal.
+
+        Yields:
+            Every record that was changed, removed or slipped in; nothing when all is well.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        with self._connected() as connection:
+            yield from verify_chains(connection)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with store_errors(), self._engine.connect() as connection:
+            yield connection
+
+
+def _load_records(connection: Connection, query: Select[Any]) -> list[LedgerRecord]:
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    lines = load_lines(connection, [row["id"] for row in rows])
+    return [from_row(row, lines.get(row["id"], ())) for row in rows]
+
+
+def _cursor_after(record: LedgerRecord) -> str:
+    return f"{record.started_at_us}.{record.id}"
+
+
+def _parse_cursor(cursor: str) -> tuple[int, str]:
+    at, dot, record_id = cursor.partition(".")
+    if not (at.isascii() and at.isdigit() and len(at) <= 18 and dot and record_id):
+        raise QueryRefused("the cursor is not one that was returned with a page")
+    return int(at), record_id

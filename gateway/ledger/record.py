@@ -1,0 +1,228 @@
+"""The two entries the journal holds for a call, and the public shape of a ledger record.
+
+Pure. Must never hold a prompt, an answer or a secret.
+"""
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from gateway.clock import to_rfc3339
+from pricing.money import pico_to_text
+
+Outcome = Literal[
+    "ok", "upstream_error", "client_disconnected", "aborted", "cut_by_budget", "refused"
+]
+CostStatus = Literal["final", "estimated", "unpriced", "unknown"]
+
+
+class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One rated line of a record.
+
+    Attributes:
+        sku: What was sold, ``provider/model/meter``.
+        price_id: The price applied.
+        meter: What was counted.
+        quantity: Decimal text.
+        unit_price: Currency units for ``per`` quantity, decimal text.
+        per: The quantity the price is for.
+        list_cost_pico: Cost at the published price, in 10^-12 currency units.
+        cost_pico: Cost at the price that applied, in 10^-12 currency units.
+    """
+
+    sku: str
+    price_id: str
+    meter: str
+    quantity: str
+    unit_price: str
+    per: int
+    list_cost_pico: int
+    cost_pico: int
+
+
+class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
+    """One finished request, as journalled and as kept in the ledger. Never edited.
+
+    Attributes:
+        id: ULID; the ``x-taximeter-request-id`` of the response.
+        seq: Position among this journal's records, from 1, without gaps; 0 until appended.
+        started_at_us: When the request arrived, microseconds since 1970.
+        ended_at_us: When it was settled, microseconds since 1970.
+        outcome: How it ended.
+        http_status: Status the client got; ``None`` when the gateway died before sending one.
+        stream: Whether the client asked for a stream.
+        api: Wire format and operation, such as ``openai.chat``.
+        provider: Provider id of the configuration; ``None`` when refused before routing.
+        model_requested: Model as the client named it; ``None`` when it named none.
+        model: Model the provider says it served; the requested one when it says nothing.
+        provider_request_id: The provider's own id of the answer.
+        organization: Who bears it; ``None`` for an unknown key. Likewise the next three.
+        team: Team id.
+        project: Project id.
+        key: Key id.
+        user: End user as the request named it.
+        tags: Tags in force, sorted by name.
+        usage: Disjoint counts by meter; empty when ``basis`` is ``none`` or ``unknown``. Whole
+            numbers, or decimal text for fractions of seconds.
+        input_total: All input tokens; ``None`` when unknown.
+        output_total: All output tokens; ``None`` when unknown.
+        basis: Where the counts come from.
+        user_input_tokens: Tokens in user-role text, counted here; ``None`` when not counted.
+        currency: ISO 4217 code of every amount.
+        cost_pico: Cost in 10^-12 currency units; ``None`` when unknown, never zero for unknown.
+        list_cost_pico: Cost at published prices, likewise.
+        provider_cost_pico: What the provider says it charged; ``None`` when it does not say.
+        price_version: Book version used; ``None`` when nothing was priced.
+        cost_status: How final the cost is.
+        lines: Rated lines; their costs add up to ``cost_pico``.
+        corrects: Id of the record this one corrects by signed differences.
+        flags: What was odd, in words; empty when all is well.
+        ceiling_pico: What was held for the call; counts as spent while ``cost_pico`` is ``None``.
+        ceiling_tokens: Tokens held for the call, likewise.
+    """
+
+    id: str
+    seq: int = 0
+    started_at_us: int
+    ended_at_us: int
+    outcome: Outcome
+    http_status: int | None
+    stream: bool
+    api: str
+    provider: str | None
+    model_requested: str | None
+    model: str | None
+    provider_request_id: str | None = None
+    organization: str | None
+    team: str | None
+    project: str | None
+    key: str | None
+    user: str | None = None
+    tags: dict[str, str] = {}
+    usage: dict[str, int | str] = {}
+    input_total: int | None
+    output_total: int | None
+    basis: str
+    user_input_tokens: int | None = None
+    currency: str = "USD"
+    cost_pico: int | None
+    list_cost_pico: int | None
+    provider_cost_pico: int | None = None
+    price_version: str | None
+    cost_status: CostStatus
+    lines: tuple[LedgerLine, ...] = ()
+    corrects: str | None = None
+    flags: tuple[str, ...] = ()
+    ceiling_pico: int | None = None
+    ceiling_tokens: int | None = None
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="intent"):
+    """What is about to be sent; becomes an ``aborted`` record if nothing follows it.
+
+    Attributes are those of ``LedgerRecord`` with the same names, and:
+
+    Attributes:
+        bound_usage: Largest counts by meter the call can come to; empty when unbounded.
+        bound_tier: Service tier they would be priced at; empty when unpriced.
+        bound_region: Region class likewise.
+        priced_as: Catalog provider of the model.
+    """
+
+    id: str
+    started_at_us: int
+    stream: bool
+    api: str
+    provider: str
+    model_requested: str
+    organization: str
+    team: str
+    project: str
+    key: str
+    user: str | None = None
+    tags: dict[str, str] = {}
+    currency: str = "USD"
+    price_version: str | None
+    ceiling_pico: int | None
+    ceiling_tokens: int | None
+    bound_usage: dict[str, int | str] = {}
+    bound_tier: str = ""
+    bound_region: str | None = None
+    priced_as: str = ""
+
+
+Entry = Intent | LedgerRecord
+
+_PUBLIC_ORDER: Final = (
+    "id",
+    "started_at",
+    "ended_at",
+    "outcome",
+    "http_status",
+    "stream",
+    "api",
+    "provider",
+    "model_requested",
+    "model",
+    "provider_request_id",
+    "organization",
+    "team",
+    "project",
+    "key",
+    "user",
+    "tags",
+    "usage",
+    "input_total",
+    "output_total",
+    "basis",
+    "user_input_tokens",
+    "currency",
+    "cost",
+    "list_cost",
+    "provider_cost",
+    "price_version",
+    "cost_status",
+    "lines",
+    "corrects",
+    "flags",
+)
+
+
+def to_public(record: LedgerRecord) -> dict[str, Any]:
+    """Write a record the way the API and the exports show it.
+
+    Args:
+        record: Any record.
+
+    Returns:
+        Fields in their published order; instants as RFC 3339 UTC, money as decimal text, unknown
+        as ``None``. What was held and the position in the chain stay inside.
+    """
+    shown: dict[str, Any] = {
+        **msgspec.structs.asdict(record),
+        "started_at": to_rfc3339(record.started_at_us),
+        "ended_at": to_rfc3339(record.ended_at_us),
+        "cost": _text_or_none(record.cost_pico),
+        "list_cost": _text_or_none(record.list_cost_pico),
+        "provider_cost": _text_or_none(record.provider_cost_pico),
+        "lines": [_line_to_public(line) for line in record.lines],
+        "flags": list(record.flags),
+    }
+    return {name: shown[name] for name in _PUBLIC_ORDER}
+
+
+def _line_to_public(line: LedgerLine) -> dict[str, Any]:
+    return {
+        "sku": line.sku,
+        "price_id": line.price_id,
+        "meter": line.meter,
+        "quantity": line.quantity,
+        "unit_price": line.unit_price,
+        "per": str(line.per),
+        "list_cost": pico_to_text(line.list_cost_pico),
+        "cost": pico_to_text(line.cost_pico),
+    }
+
+
+def _text_or_none(pico: int | None) -> str | None:
+    return None if pico is None else pico_to_text(pico)

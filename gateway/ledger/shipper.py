@@ -1,0 +1,281 @@
+"""Brings the journal's records into the ledger, in a thread of its own.
+
+Must never delete what the ledger does not hold, nor give the ledger what the journal could lose.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+
+from gateway.clock import Clock
+from gateway.ledger.errors import LedgerConflict, ShippedTo, StoreUnavailable
+from gateway.ledger.journal import Extent, Journal, Position
+from gateway.ledger.record import LedgerRecord
+from gateway.ledger.segments import INTENT_START, Frame, Gap, decode_record, read_frames, set_aside
+
+_POLL_S: Final = 0.05
+_RETRY_S_MAX: Final = 5.0
+
+
+# The shipper's thread works a tenth of the time while a backlog is ordinary.
+RESTS_PER_WORK: Final = 9
+REST_S_MAX: Final = 0.5
+BACKLOG_BYTES_MAX: Final = 1024 * 1024 * 1024
+
+
+class LedgerSink(Protocol):
+    """Where records go."""
+
+    def shipped_to(self, writer: str) -> ShippedTo | None:
+        """Tell how far a journal has been read.
+
+        Args:
+            writer: Name of the journal.
+
+        Returns:
+            The position last given; ``None`` when the ledger does not know the journal.
+
+        Raises:
+            StoreUnavailable: The ledger cannot be reached.
+        """
+        ...
+
+    def append(self, writer: str, records: Sequence[LedgerRecord], shipped_to: ShippedTo) -> None:
+        """Add records, skipping ids it has, and remember the position, in one transaction.
+
+        Args:
+            writer: Name of the journal.
+            records: In the order of ``seq``.
+            shipped_to: The position after them.
+
+        Raises:
+            StoreUnavailable: The ledger cannot be reached.
+            LedgerConflict: A new record has a number the ledger has already from this journal.
+        """
+        ...
+
+
+class Shipper:
+    """Tails the journal. At least once; the ids make it exactly once in the ledger.
+
+    Every segment is synced before records in it are shipped, under ``fsync: normal`` too: after a
+    power cut the journal would otherwise give numbers again that the ledger has already.
+    """
+
+    def __init__(
+        self, journal: Journal, sink: LedgerSink, clock: Clock, *, batch_records: int = 500
+    ) -> None:
+        """Prepare; nothing happens before ``start`` or ``ship_pending``.
+
+        Args:
+            journal: What to ship.
+            sink: Where to.
+            clock: For the lag.
+            batch_records: Most records in one transaction.
+        """
+        self._journal = journal
+        self._sink = sink
+        self._clock = clock
+        self._batch_records = batch_records
+        self._at: ShippedTo | None = None
+        self._is_renamed = False
+        self._records_shipped = 0
+        self._is_store_up = False
+        self._trouble: str | None = None
+        self._damaged_files: frozenset[Path] = frozenset()
+        self._caught_up_s = clock.monotonic_s()
+        self._wake = threading.Event()
+        self._progress = threading.Condition()
+        self._flushes = 0
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._run, name="ledger-shipper", daemon=True)
+
+    @property
+    def is_store_up(self) -> bool:
+        """Whether the ledger answered when it was last asked; False before it was."""
+        return self._is_store_up
+
+    @property
+    def trouble(self) -> str | None:
+        """Why shipping does not get on, in words; ``None`` while it does."""
+        return self._trouble
+
+    @property
+    def damaged_files(self) -> frozenset[Path]:
+        """Copies of segments in which something could not be read while shipping."""
+        return self._damaged_files
+
+    @property
+    def records_shipped(self) -> int:
+        """How many records went to the ledger since this was made, repeated ones included."""
+        return self._records_shipped
+
+    def lag_s(self) -> float:
+        """Tell how old the oldest entry outside the ledger is at most; 0 when there is none."""
+        if self._has_shipped(self._journal.position()):
+            return 0.0
+        return max(0.0, self._clock.monotonic_s() - self._caught_up_s)
+
+    def pending_bytes(self) -> int:
+        """Tell how much of the journal is not in the ledger yet."""
+        at = self._at or ShippedTo(0, 0)
+        extents = self._journal.extents()
+        later = sum(extent.end for extent in extents if extent.number > at.segment)
+        return later + sum(e.end - at.offset for e in extents if e.number == at.segment)
+
+    def start(self) -> None:
+        """Start the thread; once only."""
+        self._thread.start()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything appended before the call is in the ledger.
+
+        Args:
+            timeout_s: How long at most.
+
+        Returns:
+            Whether it is.
+        """
+        target = self._journal.position()
+        with self._progress:
+            self._flushes += 1
+            self._wake.set()
+            try:
+                return self._progress.wait_for(lambda: self._has_shipped(target), timeout_s)
+            finally:
+                self._flushes -= 1
+
+    def stop(self, timeout_s: float = 10.0) -> bool:
+        """Ship the rest and end the thread.
+
+        Args:
+            timeout_s: How long at most; what is left then is shipped after the next start.
+
+        Returns:
+            Whether everything is in the ledger.
+        """
+        is_done = self.flush(timeout_s)
+        self._is_ending = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return is_done
+
+    def ship_pending(self) -> None:
+        """Ship everything appended before the call, in the caller's thread.
+
+        Raises:
+            StoreUnavailable: The ledger cannot be reached.
+            OSError: The journal cannot be read or synced.
+            LedgerConflict: The ledger refuses the journal's numbers even under a new name.
+        """
+        try:
+            self._ship_all()
+        except LedgerConflict:
+            if self._is_renamed:
+                raise
+            self._is_renamed = True
+            self._at = self._journal.begin_chain()
+            self._ship_all()
+
+    def _run(self) -> None:
+        pause_s = 0.0
+        is_ending = False
+        try:
+            while not is_ending:
+                self._wake.wait(_POLL_S if self._flushes else pause_s)
+                self._wake.clear()
+                is_ending = self._is_ending
+                pause_s = self._try_ship(pause_s)
+        finally:
+            if not is_ending:
+                self._is_store_up = False
+                self._trouble = "the shipper thread has died"
+
+    def _try_ship(self, pause_s: float) -> float:
+        try:
+            self.ship_pending()
+        except (StoreUnavailable, OSError, LedgerConflict) as error:
+            self._trouble = str(error)
+            return min(2 * max(pause_s, _POLL_S), _RETRY_S_MAX)
+        self._trouble = None
+        return _POLL_S
+
+    def _ship_all(self) -> None:
+        started_s = self._clock.monotonic_s()
+        if self._at is None:
+            try:
+                known = self._sink.shipped_to(self._journal.writer)
+            except StoreUnavailable:
+                self._is_store_up = False
+                raise
+            self._is_store_up = True
+            self._at = self._journal.resume_point(known)
+        for extent in self._journal.extents():
+            if extent.number >= self._at.segment:
+                self._ship_segment(extent, self._at)
+                self._journal.delete_before(extent.number)
+        self._caught_up_s = started_s
+
+    def _ship_segment(self, extent: Extent, at: ShippedTo) -> None:
+        start = at.offset if extent.number == at.segment else 0
+        if start >= extent.end:
+            return
+        batch: list[LedgerRecord] = []
+        fd = os.open(extent.path, os.O_RDONLY)
+        try:
+            for part in read_frames(fd, start, extent.end):
+                batch += self._read_records(part, extent)
+                if len(batch) == self._batch_records or (batch and part.end == extent.end):
+                    self._append(batch, ShippedTo(extent.number, part.end))
+                    batch = []
+        finally:
+            os.close(fd)
+        self._move_to(ShippedTo(extent.number, extent.end))
+
+    def _read_records(self, part: Frame | Gap, extent: Extent) -> tuple[LedgerRecord, ...]:
+        if isinstance(part, Frame):
+            if part.payload.startswith(INTENT_START):
+                return ()
+            with suppress(msgspec.MsgspecError):
+                return (decode_record(part.payload),)
+        self._damaged_files |= {set_aside(extent.path)}
+        return ()
+
+    def _append(self, batch: Sequence[LedgerRecord], to: ShippedTo) -> None:
+        started_s = self._clock.monotonic_s()
+        self._journal.sync_segment(to.segment)
+        try:
+            self._sink.append(self._journal.writer, batch, to)
+        except StoreUnavailable:
+            self._is_store_up = False
+            raise
+        self._is_store_up = True
+        self._records_shipped += len(batch)
+        self._move_to(to)
+        self._give_way(self._clock.monotonic_s() - started_s)
+
+    def _give_way(self, worked_s: float) -> None:
+        """Rest in proportion to the work just done: the path of a call goes first.
+
+        The interpreter runs one thread at a time, so a shipper at full speed would take a third of
+        the calls a core can carry. Nobody waits for a flush because of this, and past a gigabyte
+        of backlog catching up goes first. Guarded by tests/ledger/test_shipper.py.
+        """
+        is_alone = threading.current_thread() is not self._thread
+        if is_alone or self._flushes or self._is_ending or self.pending_bytes() > BACKLOG_BYTES_MAX:
+            return
+        self._wake.wait(min(worked_s * RESTS_PER_WORK, REST_S_MAX))
+
+    def _move_to(self, to: ShippedTo) -> None:
+        with self._progress:
+            self._at = to
+            self._progress.notify_all()
+
+    def _has_shipped(self, target: Position) -> bool:
+        at = self._at
+        return at is not None and (at.segment, at.offset) >= (target.segment, target.offset)

@@ -1,0 +1,134 @@
+"""What a running gateway keeps up to date: keys and budgets as the directory changes.
+
+Must never admit a call under a budget whose past is not known, once its maker was told it exists.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from gateway.budgets.loading import load_bases
+from gateway.budgets.memory import MemoryBudgets
+from gateway.budgets.rules import Budget
+from gateway.callers import Caller, Callers
+from gateway.clock import Clock
+from gateway.directory import Directory, Snapshot
+from gateway.ledger.errors import StoreUnavailable
+from gateway.ledger.queries import Queries
+
+log = logging.getLogger("taximeter.directory")
+
+# A revoked key stops working within a second, whoever revoked it.
+POLL_S: Final = 0.5
+FLUSH_S_MAX: Final = 30.0
+
+
+class ShippedJournal(Protocol):
+    """The journal and the shipper, as far as a cut through them needs."""
+
+    @property
+    def writer(self) -> str:
+        """Name of the journal in the ledger."""
+        ...
+
+    def position_seq(self) -> int:
+        """Number of the last record appended."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything appended so far is in the ledger; called in a thread."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unloaded:
+    """Budgets in force whose past is still to be read, up to the cut at which they began."""
+
+    budgets: tuple[Budget, ...]
+    cut: Mapping[str, int]
+    at: datetime
+
+
+class DirectoryFollower:
+    """Keeps the callers and the budgets of the data plane as the directory says.
+
+    Attributes:
+        callers: Every key that works, as of the last look.
+        is_spending_known: Whether every budget in force knows what it had spent before. While it
+            does not, because the ledger could not be read, calls are refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        budgets: MemoryBudgets,
+        queries: Queries,
+        journal: ShippedJournal,
+        clock: Clock,
+    ) -> None:
+        """Prepare; nothing is read before ``reload``."""
+        self._directory = directory
+        self._budgets = budgets
+        self._queries = queries
+        self._journal = journal
+        self._clock = clock
+        self._version = -1
+        self._unloaded: list[_Unloaded] = []
+        self.is_spending_known = False
+        self._turn = asyncio.Lock()
+        self.callers = Callers(_Nobody())
+
+    async def reload(self) -> None:
+        """Read the directory and put it in force, past spending of new budgets included.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached; what was in force stays.
+        """
+        async with self._turn:
+            snapshot = await asyncio.to_thread(self._directory.load_snapshot)
+            await self._put_in_force(snapshot)
+
+    async def follow(self) -> None:
+        """Look for changes by other processes, for ever."""
+        while True:
+            await asyncio.sleep(POLL_S)
+            try:
+                version = await asyncio.to_thread(self._directory.load_version)
+                if version != self._version or not self.is_spending_known:
+                    await self.reload()
+            except StoreUnavailable as down:
+                log.warning("directory not readable, the last one stays in force: %s", down)
+
+    async def _put_in_force(self, snapshot: Snapshot) -> None:
+        self.callers = Callers(snapshot)
+        at = self._clock.now()
+        # No await between the two: records after the cut are counted in memory from now on.
+        cut = {self._journal.writer: self._journal.position_seq()}
+        fresh = self._budgets.install(snapshot.budgets, at)
+        if fresh:
+            self._unloaded.append(_Unloaded(budgets=fresh, cut=cut, at=at))
+        await self._load_past()
+        self._version = snapshot.version
+
+    async def _load_past(self) -> None:
+        """Read what new budgets had spent before; what fails is read again, up to its old cut."""
+        try:
+            while self._unloaded:
+                if not await asyncio.to_thread(self._journal.flush, FLUSH_S_MAX):
+                    raise StoreUnavailable("the ledger is behind: past spending is not known yet")
+                new = self._unloaded[0]
+                await load_bases(self._budgets, self._queries, new.budgets, new.cut, new.at)
+                self._unloaded.pop(0)
+        finally:
+            self.is_spending_known = not self._unloaded
+
+
+class _Nobody:
+    """The snapshot before the first one was read: no key works."""
+
+    callers: Mapping[bytes, Caller] = MappingProxyType({})

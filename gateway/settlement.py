@@ -1,0 +1,116 @@
+"""From what was seen of an answer to a settled record: usage, rated lines, cost. Pure.
+
+Must never book an unknown as zero, and never price what was served as what was asked.
+"""
+
+import re
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from gateway.ledger.record import CostStatus
+from pricing.book import Book
+from pricing.money import Money
+from pricing.rates import RateCard
+from pricing.rating import RatedLine, UnpricedSku, rate_usage, total_cost
+from pricing.sku import STANDARD_TIER
+from pricing.usage import Basis, Usage
+
+# A dated or numbered snapshot: gpt-5-2026-12-01, gemini-2.5-pro-002. A word would be another model.
+_SNAPSHOT: Final = re.compile(r"-[0-9][0-9-]*")
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider says it served, beside what was asked.
+
+    Attributes:
+        priced_as: Catalog provider.
+        asked: Model asked for, under the provider's own name.
+        model: Model served; ``None`` when the provider does not say.
+        tier: Tier served, or else the one asked for; ``None`` when neither is known.
+        region: Region class served; ``None`` where it does not change the price.
+        at: When the call began, which decides the price.
+    """
+
+    priced_as: str
+    asked: str
+    model: str | None
+    tier: str | None
+    region: str | None
+    at: datetime
+
+
+class Bill(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call costs.
+
+    Attributes:
+        lines: Rated lines; empty when nothing was billable or no price is known.
+        cost: Sum of the lines; ``None`` when unknown.
+        version: Book version asked; ``None`` when nothing was to be priced.
+        status: How final the cost is.
+        flags: What was odd, in words.
+    """
+
+    lines: tuple[RatedLine, ...]
+    cost: Money | None
+    version: str | None
+    status: CostStatus
+    flags: tuple[str, ...] = ()
+
+
+NO_BILL: Final = Bill(lines=(), cost=Money(0), version=None, status="final")
+
+
+def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -> Bill:
+    """Price what a call used, by what was served.
+
+    Args:
+        usage: Disjoint counts and how sure they are.
+        served: Model and tier served.
+        card: Prices of the model asked for; ``None`` when it has none.
+        book: Where the prices of another model served are found.
+
+    Returns:
+        The bill. Unknown usage and unpriced meters have no cost, which is not a cost of zero.
+    """
+    if usage.basis is Basis.NONE:
+        return NO_BILL
+    if usage.basis is Basis.UNKNOWN:
+        return Bill(lines=(), cost=None, version=book.version.version, status="unknown")
+    status: CostStatus = "final" if usage.basis is Basis.REPORTED else "estimated"
+    billed, flags = _card_served(served, card, book)
+    version = book.version.version
+    if billed is None:
+        return Bill(lines=(), cost=None, version=version, status="unpriced", flags=flags)
+    try:
+        lines = rate_usage(
+            usage.counts, billed, tier=served.tier or STANDARD_TIER, region=served.region
+        )
+    except UnpricedSku as gap:
+        flags = (*flags, str(gap))
+        return Bill(lines=(), cost=None, version=version, status="unpriced", flags=flags)
+    cost = total_cost(lines, billed.currency)
+    return Bill(lines=lines, cost=cost, version=version, status=status, flags=flags)
+
+
+def _card_served(
+    served: Served, card: RateCard | None, book: Book
+) -> tuple[RateCard | None, tuple[str, ...]]:
+    """The prices of the model served, which need not be the one asked for."""
+    if served.model is None or served.model == served.asked:
+        return card, ()
+    other = book.find_card(served.priced_as, served.model, served.at)
+    if other is not None:
+        return other, ()
+    if card is not None and _is_snapshot_of(served.model, (served.asked, card.model)):
+        # A new snapshot of the alias that was asked for: the provider bills it as the alias.
+        return card, (f"snapshot {served.model} is not in the price book: priced as {card.model}",)
+    return None, (f"served model {served.model} has no price",)
+
+
+def _is_snapshot_of(model: str, names: tuple[str, ...]) -> bool:
+    return any(
+        model.startswith(name) and _SNAPSHOT.fullmatch(model, len(name)) is not None
+        for name in names
+    )

@@ -1,0 +1,189 @@
+"""Every table of the database, for SQLite and PostgreSQL alike.
+
+Must never use a type that holds money in a float. Money columns are integers of 10^-12 units.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import JSON
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Python's None is the database's NULL here, not JSON's null, so that ``is null`` finds it.
+_json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+# Ids are compared byte by byte, as SQLite does by default, so that paging is the same everywhere.
+_id = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+# One row per request, as gateway.ledger.record.LedgerRecord. Append-only.
+records = Table(
+    "records",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("writer", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("prev_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("started_at_us", BigInteger, nullable=False),
+    Column("ended_at_us", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("http_status", Integer),
+    Column("stream", Boolean, nullable=False),
+    Column("api", Text, nullable=False),
+    Column("provider", Text),
+    Column("model_requested", Text),
+    Column("model", Text),
+    Column("provider_request_id", Text),
+    Column("organization", Text),
+    Column("team", Text),
+    Column("project", Text),
+    Column("key", Text),
+    Column("user", Text),
+    Column("tags", _json, nullable=False),
+    Column("usage", _json, nullable=False),
+    Column("input_total", BigInteger),
+    Column("output_total", BigInteger),
+    Column("basis", Text, nullable=False),
+    Column("user_input_tokens", BigInteger),
+    Column("currency", Text, nullable=False),
+    Column("cost_pico", BigInteger),
+    Column("list_cost_pico", BigInteger),
+    Column("provider_cost_pico", BigInteger),
+    Column("price_version", Text),
+    Column("cost_status", Text, nullable=False),
+    Column("corrects", _id),
+    Column("flags", _json, nullable=False),
+    Column("ceiling_pico", BigInteger),
+    Column("ceiling_tokens", BigInteger),
+    UniqueConstraint("writer", "seq"),
+    Index("ix_records_started_at_us", "started_at_us"),
+    Index("ix_records_team_started_at_us", "team", "started_at_us"),
+    # Few records correct another one; the rest stay out of the index.
+    Index(
+        "ix_records_corrects",
+        "corrects",
+        sqlite_where=text("corrects IS NOT NULL"),
+        postgresql_where=text("corrects IS NOT NULL"),
+    ),
+)
+
+# The meters of each record: its rated lines, and unpriced counts with no price and no cost.
+# Append-only. In SQLite the primary key is the table itself: half the pages to write.
+record_lines = Table(
+    "record_lines",
+    metadata,
+    Column("record_id", _id, primary_key=True),
+    Column("line", Integer, primary_key=True, autoincrement=False),
+    Column("started_at_us", BigInteger, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("quantity", Text, nullable=False),
+    Column("sku", Text),
+    Column("price_id", Text),
+    Column("unit_price", Text),
+    Column("per", BigInteger),
+    Column("list_cost_pico", BigInteger),
+    Column("cost_pico", BigInteger),
+    sqlite_with_rowid=False,
+)
+
+# How far each journal has been read into the ledger, written in the transaction that did it.
+shipped = Table(
+    "shipped",
+    metadata,
+    Column("writer", Text, primary_key=True),
+    Column("segment", BigInteger, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("tags", _json, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("tags", _json, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+)
+
+# Secrets are kept as SHA-256 only: they are 256-bit random, so a slow hash buys nothing.
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("secret_sha256", Text, nullable=False, unique=True),
+    Column("models", _json, nullable=False),
+    Column("tags", _json, nullable=False),
+    Column("expires_at_us", BigInteger),
+    Column("revoked_at_us", BigInteger),
+    Column("created_at_us", BigInteger, nullable=False),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("definition", _json, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+)
+
+# One row, id 1. Grows with every change of teams, projects, keys or budgets; workers watch it.
+directory_version = Table(
+    "directory_version",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+# Who changed what, when. Append-only.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("noun", Text, nullable=False),
+    Column("noun_id", Text, nullable=False),
+    Column("before", _json),
+    Column("after", _json),
+)
+
+# Answers of control-plane POSTs by Idempotency-Key, so that a repeat gets the first answer.
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("request_sha256", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at_us", BigInteger, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""One module per wire format: request facts, usage fold, error shape."""

@@ -1,0 +1,320 @@
+"""Answers of OpenAI Chat Completions, whole or streamed: usage, names and text as they pass.
+
+Must never change an event, and never let an odd field hide the usage beside it.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+import msgspec
+
+from gateway.wire.facts import Answer
+from gateway.wire.openai_usage import UsageObject, read_usage
+from gateway.wire.sse import SseSplitter, data_of, is_lone_object
+from pricing.usage import Basis
+
+TEXT_KEPT_CHARS_MAX: Final = 256 * 1024
+EVENT_HELD_BYTES_MAX: Final = 256 * 1024
+END_HELD_BYTES_MAX: Final = 64 * 1024
+
+# What decoding raises on bytes that are not what they should be. A nesting too deep for Python's
+# stack counts as that.
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+ABSENT: Final = msgspec.Raw(b"")
+NULLS: Final = frozenset({b"", b"null"})
+
+# Wire words for a service tier, in the words of the catalog. ``auto`` and nothing at all leave the
+# choice to the project's settings at the provider.
+_TIERS: Final[Mapping[str | None, str | None]] = MappingProxyType(
+    {None: None, "auto": None, "default": "standard", "fast": "priority"}
+)
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Message | None = None
+    message: _Message | None = None
+    finish_reason: str | None = None
+
+
+class _Sketch(msgspec.Struct, gc=False):
+    """An answer without its text, which is not needed once usage is there."""
+
+    id: str | None = None
+    model: str | None = None
+    service_tier: str | None = None
+    usage: UsageObject | None = None
+    error: msgspec.Raw = ABSENT
+
+
+class _Chunk(_Sketch, gc=False):
+    choices: list[_Choice] | None = None
+
+
+class _Outline(msgspec.Struct, gc=False):
+    """An answer with every field unread, to be read one by one where some are odd."""
+
+    id: msgspec.Raw = ABSENT
+    model: msgspec.Raw = ABSENT
+    service_tier: msgspec.Raw = ABSENT
+    usage: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+    choices: msgspec.Raw = ABSENT
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk, strict=False).decode
+_decode_sketch = msgspec.json.Decoder(_Sketch, strict=False).decode
+_decode_outline = msgspec.json.Decoder(_Outline).decode
+_decode_usage = msgspec.json.Decoder(UsageObject, strict=False).decode
+_decode_choice = msgspec.json.Decoder(_Choice).decode
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+Read = TypeVar("Read")
+
+
+class ChatStream:
+    """Passes a stream on and folds what it sees.
+
+    Attributes:
+        answer: What has been seen so far.
+    """
+
+    __slots__ = ("_held", "_is_passing", "_splitter", "_strips_usage", "answer")
+
+    def __init__(self, *, strips_usage: bool) -> None:
+        self.answer = Answer()
+        self._splitter = SseSplitter()
+        self._strips_usage = strips_usage
+        self._held = bytearray()
+        self._is_passing = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes and give those that may go to the client now.
+
+        Args:
+            chunk: The next bytes of the stream.
+
+        Returns:
+            Whole events, unchanged, without a stripped usage chunk and without the last events,
+            which wait for the settlement. Providers end with ``[DONE]``; one that sends more than
+            ``END_HELD_BYTES_MAX`` after it does not make the gateway hold it: all of it is passed
+            on, ``[DONE]`` too, and only the end of the body still waits for the settlement.
+        """
+        splitter = self._splitter
+        if is_lone_object(chunk) and not (splitter.held or self._held or self._is_passing):
+            # What most providers send most of the time; all the rest is for the other times.
+            is_kept = not (_fold_event(self.answer, chunk[6:-2]) and self._strips_usage)
+            return chunk if is_kept else b""
+        kept = [event for event in splitter.split(chunk) if self._is_for_now(event)]
+        if self._held and len(self._held) + len(splitter.held) > END_HELD_BYTES_MAX:
+            kept.append(self._take_held())
+        if len(splitter.held) > EVENT_HELD_BYTES_MAX:
+            # Far larger than any usage chunk: pass it on piece by piece rather than hold it.
+            piece = splitter.take_piece()
+            _keep_unread(self.answer, piece)
+            kept.append(piece)
+            self._is_passing = True
+        return kept[0] if len(kept) == 1 else b"".join(kept)
+
+    def finish(self, *, is_broken: bool = False) -> bytes:
+        """End the stream.
+
+        Args:
+            is_broken: The stream broke off: an event without its blank line is half an event, and
+                the client must not have it. What it says in full still counts.
+
+        Returns:
+            The bytes held back: the last events, and an event without its blank line if the
+            stream ended with it. After a broken stream, what follows is an event of its own.
+        """
+        rest = self._splitter.take_rest()
+        if not is_broken:
+            if rest and self._is_for_now(rest):
+                self._held += rest
+            return self._take_held()
+        # Half a huge event is with the client already: nothing may be glued to it.
+        tail = b"\n\n" if self._is_passing else self._take_held()
+        if rest:
+            self._is_for_now(rest)
+            self._held.clear()
+        return tail
+
+    def _is_for_now(self, event: bytes) -> bool:
+        """Fold one event and say whether it is passed on at once."""
+        if self._is_passing:
+            self._is_passing = False
+            _keep_unread(self.answer, event)
+        elif (data := data_of(event)) is not None:
+            if not data.startswith(b"{") and data.strip() == b"[DONE]":
+                self.answer.is_complete = True
+                self._held += event
+                return False
+            if _fold_event(self.answer, data) and self._strips_usage:
+                return False
+        if self._held:
+            # Keep the order: once an event is held back, so is everything after it.
+            self._held += event
+            return False
+        return True
+
+    def _take_held(self) -> bytes:
+        held = bytes(self._held)
+        self._held.clear()
+        return held
+
+
+def read_answer(body: bytes) -> Answer:
+    """Read a whole answer.
+
+    Args:
+        body: The answer as it came.
+
+    Returns:
+        What it says, with its text only if it has no usable usage; not readable when it is not a
+        chat completion, but usage and names are taken wherever they can be read.
+    """
+    answer = Answer()
+    try:
+        sketch = _decode_sketch(body)
+        if sketch.usage is not None:
+            _fold(answer, sketch)
+        if answer.usage is None or answer.usage.basis is Basis.UNKNOWN:
+            chunk = _decode_chunk(body)
+            _fold(answer, chunk)
+            _fold_choices(answer, chunk.choices or ())
+    except UNREADABLE:
+        _fold_outline(answer, body)
+        return answer
+    answer.is_readable = True
+    answer.is_complete = True
+    return answer
+
+
+def read_tier(word: str | None) -> str | None:
+    """Translate a service tier to the catalog's words.
+
+    Args:
+        word: As on the wire.
+
+    Returns:
+        ``standard``, ``flex``, ``priority``, or the word itself; ``None`` when undecided.
+    """
+    return _TIERS.get(word, word)
+
+
+def _fold_event(answer: Answer, data: bytes) -> bool:
+    """Fold one event and say whether it is the extra usage chunk: usage and no choices."""
+    try:
+        chunk = _decode_chunk(data)
+    except UNREADABLE:
+        return _fold_outline(answer, data)
+    answer.is_readable = True
+    _fold(answer, chunk)
+    if chunk.choices:
+        _fold_choices(answer, chunk.choices)
+        return False
+    return chunk.usage is not None
+
+
+def _fold_outline(answer: Answer, data: bytes) -> bool:
+    """Fold what can be read where some field is odd; what cannot be is counted by its size."""
+    try:
+        outline = _decode_outline(data)
+    except UNREADABLE:
+        return False
+    usage = None
+    if bytes(outline.usage) not in NULLS:
+        usage = _try_read(_decode_usage, outline.usage) or UsageObject()
+    _fold(
+        answer,
+        _Sketch(
+            id=_try_read(_decode_text, outline.id),
+            model=_try_read(_decode_text, outline.model),
+            service_tier=_try_read(_decode_text, outline.service_tier),
+            usage=usage,
+            error=outline.error,
+        ),
+    )
+    if bytes(outline.choices) in NULLS:
+        return usage is not None
+    choices = _try_read(_decode_list, outline.choices)
+    for raw in [outline.choices] if choices is None else choices:
+        choice = _try_read(_decode_choice, raw)
+        if choice is None:
+            _keep_unread(answer, bytes(raw))
+        else:
+            _fold_choices(answer, (choice,))
+    return usage is not None and choices == []
+
+
+def _try_read(decode: Callable[[msgspec.Raw], Read], raw: msgspec.Raw) -> Read | None:
+    try:
+        return decode(raw)
+    except UNREADABLE:
+        return None
+
+
+def _fold(answer: Answer, seen: _Sketch) -> None:
+    if seen.usage is not None:
+        # The newest report replaces the older: running totals are never summed. One without
+        # counts takes nothing back.
+        usage = read_usage(seen.usage)
+        if answer.usage is None or usage.basis is not Basis.UNKNOWN:
+            answer.usage = usage
+    if seen.model:
+        answer.model = seen.model
+    if seen.id:
+        answer.request_id = seen.id
+    if seen.service_tier:
+        answer.tier = read_tier(seen.service_tier)
+    if seen.error is not ABSENT and bytes(seen.error) not in NULLS:
+        answer.is_error = True
+
+
+def _fold_choices(answer: Answer, choices: list[_Choice] | tuple[_Choice, ...]) -> None:
+    for choice in choices:
+        if choice.finish_reason is not None:
+            answer.is_finished = True
+        message = choice.delta or choice.message
+        if message is None:
+            continue
+        if message.content:
+            _keep(answer, message.content)
+        if message.refusal:
+            _keep(answer, message.refusal)
+        if message.reasoning_content:
+            _keep(answer, message.reasoning_content)
+        for call in message.tool_calls or ():
+            if call.function is not None:
+                _keep(answer, call.function.name or "")
+                _keep(answer, call.function.arguments or "")
+
+
+def _keep(answer: Answer, text: str) -> None:
+    """Count a text, and keep as much of it as there is room for."""
+    room = TEXT_KEPT_CHARS_MAX - answer.text_chars
+    answer.text_chars += len(text)
+    if room > 0 and text:
+        answer.text.append(text[:room])
+
+
+def _keep_unread(answer: Answer, raw: bytes) -> None:
+    """Count what is too large or too odd to read as the text it is on the wire."""
+    _keep(answer, raw.decode("utf-8", "replace"))

@@ -1,0 +1,400 @@
+"""OpenAI Chat Completions: request facts, the body to send and the error shape.
+
+Must never re-encode a body; bytes are spliced or passed on.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from gateway.headers import RawHeaders
+from gateway.wire.facts import Answer, BadRequest, ErrorBody, RequestFacts
+from gateway.wire.openai_answer import (
+    ABSENT,
+    NULLS,
+    UNREADABLE,
+    ChatStream,
+    read_answer,
+    read_tier,
+)
+from gateway.wire.splice import Member, replace_spans, scan_members
+from pricing.meters import Meter
+from pricing.usage import Quantity
+
+# Tokens of a byte-level BPE text never outnumber its UTF-8 bytes, and the JSON around each message
+# is longer than the few tokens that frame it. The constant covers what a provider adds by itself.
+INPUT_TOKENS_SPARE: Final = 512
+# How OpenAI frames a chat for its models; only for estimates.
+TOKENS_PER_MESSAGE: Final = 3
+TOKENS_PER_REPLY: Final = 3
+
+_TEXT_METERS: Final = frozenset(
+    {
+        Meter.INPUT,
+        Meter.CACHE_READ,
+        Meter.CACHE_WRITE,
+        Meter.CACHE_WRITE_12H,
+        Meter.OUTPUT,
+        Meter.REASONING,
+    }
+)
+_IMAGE_METERS: Final = frozenset({Meter.INPUT_IMAGE, Meter.CACHE_READ_IMAGE})
+_AUDIO_METERS: Final = frozenset({Meter.INPUT_AUDIO, Meter.CACHE_READ_AUDIO, Meter.OUTPUT_AUDIO})
+
+# Names whose repetition would let the provider read another value than we did.
+_SINGLE: Final = frozenset(
+    {
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "n",
+        "max_tokens",
+        "max_completion_tokens",
+        "service_tier",
+        "modalities",
+        "web_search_options",
+        "prediction",
+    }
+)
+# Content parts whose tokens the bytes of the request bound; anything else may point elsewhere.
+_SIZED_PARTS: Final = frozenset({"text", "refusal"})
+_MESSAGES: Final = re.compile(rb'"messages"[ \t\r\n]*:[ \t\r\n]*')
+# One pass over the body: every quoted name that is worth a closer look.
+_NOTABLE: Final = re.compile(
+    rb'"(model|messages|stream|stream_options|n|max_tokens|max_completion_tokens|service_tier'
+    rb'|modalities|web_search_options|prediction)"'
+)
+_ESCAPED_ASCII: Final = re.compile(rb"\\u00[0-7]")
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Request(msgspec.Struct):
+    model: str
+    messages: msgspec.Raw
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    service_tier: str | None = None
+    modalities: list[str] | None = None
+    web_search_options: msgspec.Raw = ABSENT
+    prediction: msgspec.Raw = ABSENT
+
+
+class _Part(msgspec.Struct):
+    type: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+
+
+class _Kind(msgspec.Struct):
+    """A part as far as its type."""
+
+    type: str | None = None
+
+
+class _Plain(msgspec.Struct, gc=False):
+    """A message of nothing but text: what is anything else does not decode."""
+
+    content: str | None = None
+    audio: None = None
+
+
+class _Asked(msgspec.Struct):
+    content: msgspec.Raw = ABSENT
+    audio: msgspec.Raw = ABSENT
+    tool_calls: msgspec.Raw = ABSENT
+
+
+class _Prompt(msgspec.Struct):
+    messages: list[_Asked]
+    tools: msgspec.Raw = ABSENT
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+_decode_plain = msgspec.json.Decoder(list[_Plain]).decode
+_decode_asked = msgspec.json.Decoder(list[_Asked]).decode
+_decode_prompt = msgspec.json.Decoder(_Prompt).decode
+_decode_parts = msgspec.json.Decoder(list[_Part]).decode
+_decode_kinds = msgspec.json.Decoder(list[_Kind]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_NO_FEES: Final[Mapping[Meter, Quantity]] = MappingProxyType({})
+_ONE_SEARCH: Final[Mapping[Meter, Quantity]] = MappingProxyType({Meter.WEB_SEARCH: 1})
+
+
+class OpenAIChat:
+    """The wire format of ``POST /chat/completions``."""
+
+    api = "openai.chat"
+
+    def read_facts(self, body: bytes) -> RequestFacts:
+        """Read what metering needs of a request.
+
+        Args:
+            body: The request body as it came.
+
+        Returns:
+            The facts; bounds are never too small.
+
+        Raises:
+            BadRequest: Not JSON, not an object, no model, a field of the wrong type, or a field
+                given twice, which two readers could read differently.
+
+        Source:
+            https://platform.openai.com/docs/api-reference/chat/create, checked 2026-11-23.
+        """
+        request = _read_request(body)
+        beside = _beside_messages(body, bytes(request.messages))
+        notable = _NOTABLE.findall(beside)
+        if len(notable) != len(set(notable)) or _has_escapes(beside):
+            _refuse_repeats(beside)
+        has_parts = _has_unsized_parts(request.messages)
+        is_searching = (
+            request.web_search_options is not ABSENT
+            and bytes(request.web_search_options) not in NULLS
+        )
+        choices = request.n if request.n is not None and request.n > 1 else 1
+        asked = request.max_completion_tokens or 0
+        if request.max_tokens is not None and request.max_tokens > asked:
+            asked = request.max_tokens
+        meters = _TEXT_METERS
+        if has_parts:
+            meters = meters | _IMAGE_METERS | _AUDIO_METERS
+        elif request.modalities and "audio" in request.modalities:
+            meters = meters | _AUDIO_METERS
+        return RequestFacts(
+            model=request.model,
+            stream=bool(request.stream),
+            wants_usage=bool(request.stream_options and request.stream_options.include_usage),
+            tier=read_tier(request.service_tier),
+            input_tokens_max=(
+                None if has_parts or is_searching else len(body) + INPUT_TOKENS_SPARE
+            ),
+            output_tokens_max=asked * choices if asked > 0 else None,
+            choices=choices,
+            # Rejected prediction tokens are billed as output on top of the answer.
+            extra_output_max=(
+                0 if request.prediction is ABSENT else len(bytes(request.prediction))
+            ),
+            meters=meters,
+            fees=_ONE_SEARCH if is_searching else _NO_FEES,
+        )
+
+    def prepare_body(self, body: bytes, facts: RequestFacts, model: str) -> bytes:
+        """Make the body to send.
+
+        Args:
+            body: The request body as it came.
+            facts: What was read of it.
+            model: The provider's own name of the model.
+
+        Returns:
+            The same bytes, but for the model name where it differs and for
+            ``stream_options.include_usage`` where a stream did not ask for it.
+        """
+        is_renamed = model != facts.model
+        if not is_renamed and (not facts.stream or facts.wants_usage):
+            return body
+        if not is_renamed and b'"stream_options"' not in body and not _has_escapes(body):
+            start = body.index(b"{") + 1
+            return body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
+        members = {member.name: member for member in scan_members(body)}
+        edits = []
+        if is_renamed:
+            edits.append((members["model"].start, members["model"].end, json.dumps(model).encode()))
+        if facts.stream and not facts.wants_usage:
+            edits += _usage_option(body, members.get("stream_options"))
+        return replace_spans(body, edits)
+
+    def open_stream(self, facts: RequestFacts) -> ChatStream:
+        """Begin to read a streamed answer.
+
+        Args:
+            facts: What the client asked for; decides whether the usage chunk is passed on.
+
+        Returns:
+            A lane for the bytes of the answer.
+        """
+        return ChatStream(strips_usage=not facts.wants_usage)
+
+    def read_whole(self, body: bytes) -> Answer:
+        """Read a whole answer.
+
+        Args:
+            body: The answer as it came.
+
+        Returns:
+            What it says; not readable when it is not a chat completion.
+        """
+        return read_answer(body)
+
+    def read_prompt(self, body: bytes) -> list[str] | None:
+        """Read the texts of a prompt for counting.
+
+        Args:
+            body: The request body as it came.
+
+        Returns:
+            Message texts, tool calls and tool definitions; ``None`` when a part, such as an image,
+            is not text, or when anything cannot be read as text.
+        """
+        try:
+            prompt = _decode_prompt(body)
+            texts = [text for message in prompt.messages for text in _texts_of(message)]
+            texts.append(bytes(prompt.tools).decode())
+        except (*UNREADABLE, _MoreThanText):
+            return None
+        return [text for text in texts if text]
+
+    def shape_error(self, error: ErrorBody) -> bytes:
+        """Write a refusal in OpenAI's error shape.
+
+        Args:
+            error: The refusal.
+
+        Returns:
+            JSON with ``error.message``, ``type``, ``param``, ``code`` and the refusal's facts.
+        """
+        shaped = {
+            "message": error.message,
+            "type": error.kind,
+            "param": None,
+            "code": error.code,
+            **error.details,
+        }
+        return msgspec.json.encode({"error": shaped})
+
+    def shape_stream_error(self, error: ErrorBody) -> bytes:
+        """Write trouble as an event inside a stream that has begun.
+
+        Args:
+            error: What went wrong.
+
+        Returns:
+            One ``data:`` event; OpenAI's SDKs raise when they read it.
+        """
+        return b"data: " + self.shape_error(error) + b"\n\n"
+
+    def shape_stream_facts(self, facts: RawHeaders) -> bytes:
+        """Write cost facts as one comment.
+
+        Args:
+            facts: Header names and values.
+
+        Returns:
+            One SSE comment line with its blank line; clients skip it.
+        """
+        return ": {}\n\n".format(" ".join(f"{name}={value}" for name, value in facts)).encode()
+
+
+def _read_request(body: bytes) -> _Request:
+    try:
+        return _decode_request(body)
+    except (msgspec.ValidationError, UnicodeDecodeError) as wrong:
+        raise BadRequest(f"the request body is not a chat completion request: {wrong}") from None
+    except msgspec.DecodeError as broken:
+        raise BadRequest(f"the request body is not JSON: {broken}") from None
+    except RecursionError:
+        raise BadRequest("the request body is nested too deeply") from None
+
+
+def _beside_messages(body: bytes, messages: bytes) -> bytes:
+    """Cut the messages out, which are most of a request and hold none of its fields.
+
+    What is cut is the value of a member of that name. Should it not be the one at the top, that
+    one is still there, and the name stands twice.
+    """
+    found = _MESSAGES.search(body)
+    start = -1 if found is None else found.end()
+    if start < 0 or not body.startswith(messages, start):
+        return body
+    return body[:start] + b"0" + body[start + len(messages) :]
+
+
+def _has_escapes(body: bytes) -> bool:
+    """Tell whether a name may be spelt with escapes."""
+    return b"\\" in body and _ESCAPED_ASCII.search(body) is not None
+
+
+def _refuse_repeats(body: bytes) -> None:
+    """Refuse a field given twice; asked only when a cheap look found that it could be so."""
+    names = Counter(member.name for member in scan_members(body))
+    for name, count in names.items():
+        if count > 1 and name in _SINGLE:
+            raise BadRequest(f"the request body gives {name!r} more than once; give it once")
+
+
+def _has_unsized_parts(messages: msgspec.Raw) -> bool:
+    """Tell whether a message holds or names what its bytes do not bound: images, earlier audio."""
+    try:
+        _decode_plain(messages)
+    except UNREADABLE:
+        return any(map(_is_unsized, _read_messages(messages)))
+    return False
+
+
+def _read_messages(messages: msgspec.Raw) -> list[_Asked]:
+    try:
+        return _decode_asked(messages)
+    except UNREADABLE as wrong:
+        raise BadRequest(f"the messages are not chat messages: {wrong}") from None
+
+
+def _is_unsized(message: _Asked) -> bool:
+    if bytes(message.audio) not in NULLS:
+        return True
+    content = bytes(message.content)
+    if content in NULLS or content.startswith(b'"'):
+        return False
+    try:
+        return any(part.type not in _SIZED_PARTS for part in _decode_kinds(content))
+    except UNREADABLE:
+        return True
+
+
+class _MoreThanText(Exception):
+    """A message holds what cannot be counted as text."""
+
+
+def _texts_of(message: _Asked) -> Iterator[str]:
+    if bytes(message.audio) not in NULLS:
+        raise _MoreThanText
+    content = bytes(message.content)
+    if content.startswith(b"["):
+        for part in _decode_parts(content):
+            if part.type not in _SIZED_PARTS:
+                raise _MoreThanText
+            yield part.text or part.refusal or ""
+    elif content not in NULLS:
+        yield _decode_text(content)
+    yield bytes(message.tool_calls).decode()
+
+
+def _usage_option(body: bytes, options: Member | None) -> list[tuple[int, int, bytes]]:
+    """Make the edits that ask for the usage chunk."""
+    if options is None:
+        start = body.index(b"{") + 1
+        return [(start, start, b'"stream_options":{"include_usage":true},')]
+    given = body[options.start : options.end]
+    if given.strip() == b"null":
+        return [(options.start, options.end, b'{"include_usage":true}')]
+    members = scan_members(given)
+    edits = [
+        (options.start + member.start, options.start + member.end, b"true")
+        for member in members
+        if member.name == "include_usage"
+    ]
+    if not edits:
+        start = body.index(b"{", options.start) + 1
+        edits.append((start, start, b'"include_usage":true' + (b"," if members else b"")))
+    return edits

@@ -1,0 +1,112 @@
+"""Loading: what the ledger knows reaches the counters once, in the right window."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pytest
+
+from gateway.budgets.loading import ROLLING_PARTS, load_bases
+from gateway.budgets.memory import MemoryBudgets
+from gateway.budgets.rules import Unit
+from gateway.clock import epoch_us
+from tests.budgets.builders import budget, instant, usd
+
+AT = instant("2026-11-23T10:00:00+00:00")
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a span came to."""
+
+    settled: int
+    parked: int
+
+
+class SmallLedger:
+    """Rows of time, scope, settled and parked; counts those of journals up to their cut."""
+
+    def __init__(self, *rows: tuple[str, dict[str, str], int, int], seq: int = 1) -> None:
+        self.rows = rows
+        self.seq = seq
+
+    def sum_spent(
+        self,
+        scope: Mapping[str, str],
+        unit: Unit,
+        start_us: int,
+        end_us: int | None,
+        up_to: Mapping[str, int],
+    ) -> Sums:
+        found = [
+            row
+            for row in self.rows
+            if row[1] == scope
+            and start_us <= epoch_us(instant(row[0]))
+            and (end_us is None or epoch_us(instant(row[0])) < end_us)
+            and self.seq <= up_to.get("w-1", self.seq)
+        ]
+        return Sums(sum(row[2] for row in found), sum(row[3] for row in found))
+
+
+TEAM = {"team": "search"}
+LEDGER = SmallLedger(
+    ("2020-01-01T00:00:00+00:00", TEAM, 100, 0),
+    ("2026-10-31T22:59:59.999999+00:00", TEAM, 10, 0),
+    ("2026-10-31T23:00:00+00:00", TEAM, 1, 0),
+    ("2026-11-23T09:59:30+00:00", TEAM, 2, 4),
+    ("2026-11-23T10:00:00+00:00", TEAM, 5, 0),
+    ("2026-11-23T10:00:00+00:00", {"team": "ads"}, 1000, 0),
+    ("2026-12-24T10:00:00+00:00", TEAM, 10_000, 0),  # by a machine whose clock is wrong
+)
+
+
+@pytest.mark.parametrize(
+    ("window", "spent", "parked"),
+    [
+        ("month", 12, 4),
+        ("day", 11, 4),
+        ("minute", 5, 0),
+        ("total", 10_122, 4),
+        ("rolling:60", 11, 4),
+    ],
+)
+def test_a_new_budget_starts_with_what_its_window_has_seen(
+    window: str, spent: int, parked: int
+) -> None:
+    """Windows are those of the budget's zone; other scopes do not count."""
+    memory = MemoryBudgets()
+    one = budget(f"B {window} 5000 tokens", scope=TEAM, timezone="Europe/Berlin")
+    new = memory.install([one], AT)
+
+    asyncio.run(load_bases(memory, LEDGER, new, {"w-1": 1}, AT))
+
+    status = memory.status(AT)[0]
+    assert (spent, parked) == (status.spent, status.parked)
+
+
+def test_records_after_the_cut_are_left_to_the_memory() -> None:
+    """They were settled after the budget was installed, and counted then."""
+    memory = MemoryBudgets()
+    new = memory.install([budget("B total 5 USD", scope=TEAM)], AT)
+    ledger = SmallLedger(("2026-11-23T09:00:00+00:00", TEAM, usd("3"), 0), seq=8)
+
+    asyncio.run(load_bases(memory, ledger, new, {"w-1": 7}, AT))
+
+    assert 0 == memory.status(AT)[0].spent
+
+
+def test_a_rolling_window_forgets_part_by_part() -> None:
+    """What was loaded ages out in parts: never early, at most a part of the window late."""
+    memory = MemoryBudgets()
+    new = memory.install([budget("B rolling:60 5000 tokens", scope=TEAM)], AT)
+    asyncio.run(load_bases(memory, LEDGER, new, {}, AT))
+
+    def spent_at(at: datetime) -> int:
+        return memory.status(at)[0].spent
+
+    assert 11 == spent_at(AT + timedelta(seconds=29.999999))
+    assert 5 == spent_at(AT + timedelta(seconds=30 + 60 / ROLLING_PARTS))
+    assert 5 == spent_at(AT + timedelta(seconds=59.999999))
+    assert 0 == spent_at(AT + timedelta(seconds=60 + 60 / ROLLING_PARTS))

@@ -1,0 +1,459 @@
+"""A call's surroundings in memory: client, provider, journal and counter that follow a script.
+
+Must never look inside the gateway: everything is passed in and read back through its protocols.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from gateway.admission import Admission, AdmissionPolicy
+from gateway.budgets.memory import MemoryBudgets
+from gateway.call import CallPath
+from gateway.callers import Caller, Callers, secret_digest
+from gateway.client import BodyTooLarge, ClientGone
+from gateway.counting import count_tokens
+from gateway.ending import CountingFailed, Endings
+from gateway.headers import RawHeaders
+from gateway.ids import IdSource
+from gateway.ledger.errors import JournalBroken, JournalFull
+from gateway.ledger.record import Intent, LedgerRecord
+from gateway.routes import Provider, Router
+from gateway.upstream import UpstreamFailed, UpstreamRequest
+from pricing.book import load_book
+from tests.budgets.builders import budget
+from tests.openai_answers import USAGE, completion, spoken, usage_chunk
+
+AT: Final = datetime(2026, 11, 23, 12, tzinfo=UTC)
+BOOK: Final = load_book("2026-11-23.1")
+SECRET: Final = "sk-tm-test"
+JSON: Final = (("content-type", "application/json"), ("x-request-id", "req_1"))
+EVENTS: Final = (("content-type", "text/event-stream; charset=utf-8"), ("x-request-id", "req_2"))
+FULL_COST_PICO: Final = 2_508_000_000  # (224 x 1.25 + 1024 x 0.125 + 210 x 10) / 10^6 USD
+DONE: Final = b"data: [DONE]\n\n"
+
+
+def frames(*data: bytes) -> list[bytes]:
+    """Frame events."""
+    return [b"data: " + one + b"\n\n" for one in data]
+
+
+WORDS: Final = frames(*spoken("Fine", ", ", "thanks", "."))
+STREAM: Final = [*WORDS, *frames(usage_chunk(USAGE)), DONE]
+WHOLE: Final = [completion()]
+
+
+class Leave:
+    """A step of a script: the client leaves, and everybody gets to know."""
+
+
+class Stall:
+    """A step of a script: nothing comes any more."""
+
+
+LEAVE: Final = Leave()
+STALL: Final = Stall()
+Step = bytes | UpstreamFailed | Leave | Stall
+
+
+@dataclass(kw_only=True)
+class Play:
+    """What the provider does with one request.
+
+    Attributes:
+        status: Status of its answer.
+        headers: Headers of its answer.
+        head: What goes wrong instead of, or happens before, a head.
+        steps: What follows.
+        parting: What goes wrong when the answer is let go.
+    """
+
+    status: int = 200
+    headers: Sequence[tuple[str, str]] = JSON
+    head: UpstreamFailed | Leave | Stall | None = None
+    steps: Sequence[Step] = ()
+    parting: UpstreamFailed | None = None
+
+
+@dataclass
+class Awaits:
+    """Every place where a call waits, in order; at one of them its task can be cancelled.
+
+    Attributes:
+        cancel_at: Which one, from 0; ``None`` for none.
+        places: Names of those passed.
+    """
+
+    cancel_at: int | None = None
+    places: list[str] = field(default_factory=list)
+
+    async def here(self, place: str) -> None:
+        """Wait for one turn of the loop."""
+        self.places.append(place)
+        if len(self.places) - 1 == self.cancel_at:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        await asyncio.sleep(0)
+
+
+class FakeClient:
+    """Somebody who asks once and writes down what comes."""
+
+    method = "POST"
+    path = "/v1/chat/completions"
+
+    def __init__(self, body: bytes, awaits: Awaits, headers: RawHeaders) -> None:
+        self.headers = headers
+        self.body = body
+        self.awaits = awaits
+        self.gone = asyncio.Event()
+        self.leaves_early = False
+        self.status: int | None = None
+        self.told: dict[str, str] = {}
+        self.got: list[bytes] = []
+        self.is_finished = False
+        self.late_writes = 0
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key == name), None)
+
+    def query(self, name: str) -> str | None:
+        return None
+
+    async def read_body(self, bytes_max: int) -> bytes:
+        await self.awaits.here("read_body")
+        if self.leaves_early:
+            raise ClientGone
+        if len(self.body) > bytes_max:
+            raise BodyTooLarge
+        return self.body
+
+    async def discard_body(self) -> None:
+        await self.awaits.here("discard_body")
+
+    def respond(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        self.start(status, headers)
+        self.got.append(body)
+        self.is_finished = True
+
+    def start(self, status: int, headers: RawHeaders) -> None:
+        assert self.status is None, "two heads"
+        self.status = status
+        self.told = dict(headers)
+
+    async def write(self, chunk: bytes) -> bool:
+        assert self.status is not None
+        assert not self.is_finished
+        assert chunk, "an empty chunk would end the answer"
+        # A turn or two pass before anybody can know that the client has left.
+        self.late_writes += self.gone.is_set()
+        assert self.late_writes <= 2, "written to a client that has left"
+        self.got.append(chunk)
+        await self.awaits.here("write")
+        return True
+
+    async def finish(self, chunk: bytes) -> None:
+        assert self.status is not None
+        assert not self.is_finished
+        self.is_finished = True
+        self.got.append(chunk)
+        await self.awaits.here("finish")
+
+    async def wait_gone(self) -> None:
+        await self.gone.wait()
+
+
+class FakeReply:
+    """An answer that follows its script."""
+
+    def __init__(self, play: Play, world: "World") -> None:
+        self.status = play.status
+        self.headers = play.headers
+        self._steps = iter(play.steps)
+        self._world = world
+
+    async def read_chunk(self) -> bytes | None:
+        await self._world.awaits.here("read_chunk")
+        for step in self._steps:
+            if isinstance(step, bytes):
+                return step
+            await self._world.perform(step)
+        return None
+
+
+class FakeUpstream:
+    """A provider that follows its script and writes down what it got."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.requests: list[UpstreamRequest] = []
+        self.open = 0
+
+    def send(self, request: UpstreamRequest) -> "_Exchange":
+        self.requests.append(request)
+        return _Exchange(self)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, upstream: FakeUpstream) -> None:
+        self._upstream = upstream
+
+    async def __aenter__(self) -> FakeReply:
+        world = self._upstream.world
+        await world.awaits.here("send")
+        if world.play.head is not None:
+            await world.perform(world.play.head)
+        self._upstream.open += 1
+        return FakeReply(world.play, world)
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        self._upstream.open -= 1
+        parting = self._upstream.world.play.parting
+        if parting is not None:
+            raise parting
+
+
+class ListJournal:
+    """A journal in a list, that can be full.
+
+    Attributes:
+        takes_intents: Whether it has room for intents.
+        takes_records: Whether it has room for records.
+        is_syncing: Whether what it took can be made safe.
+    """
+
+    def __init__(self, awaits: Awaits) -> None:
+        self.intents: list[Intent] = []
+        self.records: list[LedgerRecord] = []
+        self.awaits = awaits
+        self.takes_intents = self.takes_records = self.is_syncing = True
+
+    def append_intent(self, intent: Intent) -> None:
+        if not self.takes_intents:
+            raise JournalFull("no room")
+        msgspec.json.encode(intent)
+        self.intents.append(intent)
+
+    def append_record(self, record: LedgerRecord) -> LedgerRecord:
+        if not self.takes_records:
+            raise JournalFull("no room")
+        msgspec.json.encode(record)
+        numbered = msgspec.structs.replace(record, seq=len(self.records) + 1)
+        self.records.append(numbered)
+        return numbered
+
+    async def synced(self) -> None:
+        await self.awaits.here("synced")
+        if not self.is_syncing:
+            raise JournalBroken("the disk has gone")
+
+
+class Watcher:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.opened_calls = self.closed_calls = 0
+        self.observed: list[LedgerRecord] = []
+        self.said_no: list[tuple[str, str]] = []
+        self.phases: list[str] = []
+
+    def opened(self) -> None:
+        self.opened_calls += 1
+
+    def closed(self) -> None:
+        self.closed_calls += 1
+
+    def refused_by_budget(self, budget: str, reason: str) -> None:
+        self.said_no.append((budget, reason))
+
+    def timed(self, phase: str, seconds: float) -> None:
+        self.phases.append(phase)
+
+    def answered(self, provider: str, model: str, seconds: float) -> None:
+        self.phases.append("answered")
+
+    def observe(self, record: LedgerRecord) -> None:
+        self.observed.append(record)
+
+
+class Counter:
+    """Counts in this process, or fails."""
+
+    def __init__(self, awaits: Awaits) -> None:
+        self.awaits = awaits
+        self.is_able = True
+
+    async def count(self, texts: Sequence[str], model: str) -> int:
+        await self.awaits.here("count")
+        if not self.is_able:
+            raise CountingFailed("no tokenizer")
+        return count_tokens(texts, "o200k_base")
+
+
+class StillClock:
+    """Time that stands."""
+
+    def now(self) -> datetime:
+        return AT
+
+    def monotonic_s(self) -> float:
+        return 100.0
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One key that may call everything."""
+
+    callers: Mapping[bytes, Caller]
+
+
+class Directory:
+    """Who may call."""
+
+    def __init__(self) -> None:
+        caller = Caller(
+            organization="acme",
+            team="search",
+            project="rag",
+            key="ci",
+            tags={"env": "test"},
+            models=("*",),
+            expires_at=None,
+        )
+        self.callers = Callers(Keys({secret_digest(SECRET): caller}))
+        self.is_spending_known = True
+
+
+def ask(**fields: Any) -> bytes:
+    """Write a request; fields replace those of a plain one, ``...`` leaves one out."""
+    usual = {
+        "model": "gpt-5",
+        "messages": [{"role": "user", "content": "Hello world"}],
+        "max_completion_tokens": 400,
+    }
+    return json.dumps({k: v for k, v in (usual | fields).items() if v is not ...}).encode()
+
+
+class World:
+    """One call path and everything around it."""
+
+    def __init__(
+        self,
+        play: Play,
+        *,
+        body: bytes | None = None,
+        cancel_at: int | None = None,
+        drains: bool = False,
+        missing_usage: Literal["estimate", "fail"] = "estimate",
+        limits: Sequence[str] = ("cap year 100 USD", "tokens year 90000000 tokens"),
+        headers: RawHeaders | None = None,
+    ) -> None:
+        """Set the scene."""
+        self.play = play
+        self.awaits = Awaits(cancel_at)
+        self.budgets = MemoryBudgets()
+        self.budgets.install([budget(text) for text in limits], AT)
+        self.journal = ListJournal(self.awaits)
+        self.counter = Counter(self.awaits)
+        self.watcher = Watcher()
+        self.directory = Directory()
+        self.upstream = FakeUpstream(self)
+        extra = headers or []
+        self.client = FakeClient(
+            ask() if body is None else body,
+            self.awaits,
+            [("authorization", "Bearer " + SECRET), *extra],
+        )
+        self.path = self._path(drains=drains, missing_usage=missing_usage)
+
+    def _path(self, *, drains: bool, missing_usage: Literal["estimate", "fail"]) -> CallPath:
+        provider = Provider(
+            id="openai",
+            kind="openai",
+            base_url="http://provider/v1",
+            priced_as="openai",
+            auth=("authorization", "Bearer sk-provider"),
+            headers=(),
+            upstream=self.upstream,
+            region=None,
+            drains=drains,
+        )
+        clock = StillClock()
+        return CallPath(
+            clock=clock,
+            ids=IdSource(),
+            admission=Admission(
+                directory=self.directory,
+                router=Router({"openai": provider}, BOOK),
+                book=BOOK,
+                budgets=self.budgets,
+                journal=self.journal,
+                policy=AdmissionPolicy(body_bytes_max=10**6, unpriced="block", tag_policy={}),
+            ),
+            endings=Endings(
+                clock=clock,
+                book=BOOK,
+                budgets=self.budgets,
+                journal=self.journal,
+                counter=self.counter,
+                subscriber=self.watcher,
+                missing_usage=missing_usage,
+            ),
+            budgets=self.budgets,
+            journal=self.journal,
+            watcher=self.watcher,
+            is_committing=True,
+        )
+
+    async def perform(self, step: UpstreamFailed | Leave | Stall) -> None:
+        """Do what a script says."""
+        if isinstance(step, UpstreamFailed):
+            raise step
+        if isinstance(step, Stall):
+            await asyncio.Event().wait()
+        self.client.gone.set()
+        # The watcher wakes, its callback runs, and a cancelled reader is woken.
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    async def call(self) -> None:
+        """Make the call as a server would: in a task of its own."""
+        await asyncio.ensure_future(self.path.serve(self.client))
+
+    def spent(self, name: str = "cap") -> tuple[int, int, int]:
+        """Read spent, parked and held of a budget."""
+        (status,) = (s for s in self.budgets.status(AT) if s.budget.id == name)
+        return status.spent, status.parked, status.held
+
+    @property
+    def record(self) -> LedgerRecord:
+        """The only record."""
+        (record,) = self.journal.records
+        return record
+
+    def check_books(self) -> None:
+        """However it went: one end, no hold, and the budget has what the record says."""
+        assert 0 == self.budgets.open_holds
+        assert 0 == self.upstream.open
+        assert self.watcher.opened_calls == self.watcher.closed_calls
+        ids = [record.id for record in self.journal.records]
+        assert len(ids) <= 1, f"{len(ids)} records"
+        if self.journal.intents and self.journal.takes_records:
+            assert [intent.id for intent in self.journal.intents] == ids
+        if not self.journal.records:
+            return
+        record = self.record
+        if record.outcome == "refused":
+            assert (0, 0, 0) == self.spent()
+            return
+        pico = record.cost_pico if record.cost_pico is not None else record.ceiling_pico
+        assert (pico, 0 if record.cost_pico is not None else pico, 0) == self.spent()
+        assert self.watcher.observed == [record]
