@@ -70,4 +70,4 @@ def to_rfc3339(us: int) -> str:
     Returns:
         Text such as ``2026-11-23T10:00:00.123456Z``.
     """
-    return from_epoch_us(us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return from_epoch_us(us).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -6,6 +6,7 @@ call open after its handler has gone.
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -123,6 +124,7 @@ class Departure:
         "_answer",
         "_client",
         "_drains",
+        "_is_taken_back",
         "_reader",
         "_timer",
         "_watcher",
@@ -139,6 +141,7 @@ class Departure:
         """
         self.is_gone = False
         self.has_interrupted = False
+        self._is_taken_back = False
         self._client = client
         self._reader: asyncio.Task[object] | None = None
         self._drains = drains
@@ -163,14 +166,14 @@ class Departure:
         """Leave the calling task alone from now on.
 
         The read may have ended by itself just as it was interrupted; then the interruption waits
-        for the next await, which must not be one that the end of the call depends on.
+        for the next await, which must not be one that the end of the call depends on. Or the
+        awaited library swallowed it; then only the count of requests to cancel is left.
         """
         self._reader = None
-        if self.has_interrupted:
-            try:
+        if self.has_interrupted and not self._is_taken_back:
+            with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                self.take_back()
+            self.take_back()
 
     def take_back(self) -> None:
         """Take note that an interruption has arrived.
@@ -178,9 +181,7 @@ class Departure:
         Raises:
             CancelledError: Somebody else has cancelled the task as well.
         """
-        if not self.has_interrupted:
-            raise asyncio.CancelledError
-        self.has_interrupted = False
+        self._is_taken_back = True
         task = asyncio.current_task()
         if task is not None and task.uncancel() > 0:
             raise asyncio.CancelledError
@@ -273,6 +274,10 @@ async def pass_stream(
                 elif not has_sent:
                     has_sent = True
                     on_first_byte()
+            if departure.has_interrupted:
+                # The interruption came while the library was writing, and it swallowed it.
+                passage.is_cut_short = True
+                break
         await departure.look()
     except UpstreamFailed as failed:
         passage.failure = failed

@@ -403,7 +403,9 @@ def leave_midway(
             "POST", "/v1/chat/completions", content=json.dumps(body), headers=headers
         ) as response,
     ):
-        assert next(response.iter_raw())
+        # Kept by name: a generator that is dropped closes the connection at once.
+        pieces = response.iter_raw()
+        assert next(pieces)
         assert gate is None or gate.reached.wait(5)
 
 
