@@ -142,6 +142,10 @@ class Directory(Protocol):
         """Whether every budget knows what it had spent before it came into force."""
         ...
 
+    async def learn_spending(self) -> bool:
+        """Wait a moment until it is known; tell whether it is."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
@@ -228,8 +232,12 @@ class Admission:
 
         Raises:
             TagsRefused: The tags break a rule that rejects.
+            InvalidRequest: A header that cannot be read, and must not be dropped.
         """
         assert call.caller is not None
+        for name in ("x-taximeter-tags", "x-taximeter-user"):
+            if client.is_unreadable(name):
+                raise InvalidRequest(f"{name} is given twice or is not ASCII: percent-encode it")
         user = client.header("x-taximeter-user")
         call.user = user[:USER_CHARS_MAX] if user else None
         header = client.header("x-taximeter-tags")
@@ -283,7 +291,7 @@ class Admission:
         """
         assert call.caller is not None
         assert call.provider is not None
-        if not self.directory.is_spending_known:
+        if not self.directory.is_spending_known and not await self.directory.learn_spending():
             raise StoreDown("ledger")
         held = await self.budgets.reserve(
             call.id,
@@ -355,8 +363,13 @@ class Admission:
 def _read_secret(client: Client) -> str | None:
     for name in CREDENTIALS:
         value = client.header(name)
-        if value:
-            return value[7:].strip() if value[:7].lower() == "bearer " else value
+        if not value:
+            continue
+        scheme, space, token = value.partition(" ")
+        if not space:
+            return value
+        if scheme.lower() == "bearer" and token.strip():
+            return token.strip()
     return client.query("key")
 
 

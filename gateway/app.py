@@ -409,7 +409,7 @@ class _Gateway:
         path = scope.path
         if self.router.is_data_plane(path):
             client = RsgiClient(scope, protocol)
-            if path == "/v1/models":
+            if path == "/v1/models" and scope.method == "GET":
                 self._models(client)
             else:
                 await self._path.serve(client)
@@ -499,7 +499,11 @@ class _Gateway:
         )
 
     def _stores_up(self) -> Mapping[str, bool]:
-        return {"journal": self._journal.failure is None, "ledger": self._shipper.is_store_up}
+        return {
+            "journal": self._journal.failure is None,
+            "ledger": self._shipper.is_store_up,
+            "budgets": self.follower.is_spending_known,
+        }
 
     def _count_tokens(self, messages: Sequence[Mapping[str, Any]], model: str) -> int:
         """Count in the tokenizer process, from a thread of the control plane."""

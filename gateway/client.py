@@ -46,6 +46,10 @@ class Client(Protocol):
         """Read the header of that name."""
         ...
 
+    def is_unreadable(self, name: str) -> bool:
+        """Tell whether a header is there that ``header`` cannot give in full."""
+        ...
+
     def query(self, name: str) -> str | None:
         """Read the first query parameter of that name."""
         ...
@@ -88,6 +92,14 @@ class RsgiHeaders(Protocol):
 
     def items(self) -> RawHeaders:
         """List all of them, repeated names kept."""
+        ...
+
+    def keys(self) -> list[str]:
+        """List the names, once each."""
+        ...
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether a header of that name came, readable or not."""
         ...
 
 
@@ -180,6 +192,21 @@ class RsgiClient:
             Its value, or ``None``.
         """
         return self._get(name)
+
+    def is_unreadable(self, name: str) -> bool:
+        """Tell whether a header is there that ``header`` cannot give in full.
+
+        granian leaves out values that are not ASCII; a tag or a user must not vanish like that.
+
+        Args:
+            name: In lower case.
+
+        Returns:
+            True when it came more than once, or with a value that is not ASCII.
+        """
+        if name not in self._scope.headers:
+            return False
+        return [key for key, _ in self.headers].count(name) != 1
 
     def query(self, name: str) -> str | None:
         """Read the first query parameter of that name.

@@ -6,7 +6,8 @@ Must never end a call twice or without a record, and never hand back what may ha
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from math import ceil
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -20,10 +21,14 @@ from gateway.ledger.record import LedgerRecord, Outcome
 from gateway.settlement import NO_BILL, Bill, Served, rate_call
 from gateway.wire.facts import Answer
 from pricing.book import Book
-from pricing.meters import Meter
+from pricing.meters import OUTPUT_METERS, Meter
 from pricing.usage import NOTHING, Basis, Usage, unknown_usage
 
 log = logging.getLogger("taximeter.call")
+
+
+# Above what any served model generates for one answer: the ceiling of thought nobody saw.
+HIDDEN_TOKENS_PER_S_MAX: Final = 1000
 
 
 class CountingFailed(Exception):
@@ -103,20 +108,45 @@ class Endings:
             The provider's own counts where it gave any; nothing where nothing can have been
             billed; else counts made here, or unknown where the policy does not allow guessing.
         """
-        reported = call.answer.usage
-        if reported is not None and reported.basis is not Basis.UNKNOWN:
-            return reported
+        usage = await self._meter_tokens(call, ending)
+        fees = call.facts.fees if call.facts is not None else None
+        if not fees or usage.basis in (Basis.NONE, Basis.UNKNOWN):
+            return usage
+        # Fees per call, such as a search, stand in no usage object.
+        return Usage(counts={**usage.counts, **fees}, basis=usage.basis, flags=usage.flags)
+
+    async def _meter_tokens(self, call: OpenCall, ending: Ending) -> Usage:
+        answer = call.answer
+        reported = answer.usage
+        if reported is not None and reported.counts:
+            if answer.text_chars <= answer.usage_chars:
+                return reported
+            return await self._complete(call, reported)
         if not ending.is_billable:
             return NOTHING
-        call.flags += () if reported is None else reported.flags
+        if reported is not None:
+            call.flags += reported.flags or ("the provider reported no tokens at all",)
         if self.missing_usage == "fail":
             return unknown_usage("the provider sent no usage and metering.missing_usage is fail")
-        if call.answer.is_readable:
+        if answer.is_readable:
             try:
-                return await self._count(call, call.answer)
+                return await self._count(call, answer)
             except CountingFailed as failed:
                 log.warning("counting failed id=%s reason=%s", call.id, failed)
-        return _at_the_bound(call, call.answer)
+        return _at_the_bound(call, answer)
+
+    async def _complete(self, call: OpenCall, reported: Usage) -> Usage:
+        """Add to a running total what came after it and was never reported."""
+        try:
+            heard = (await self._count(call, call.answer)).counts.get(Meter.OUTPUT, 0)
+        except CountingFailed:
+            return _at_the_bound(call, call.answer)
+        missing = int(heard) - (reported.output_total or 0)
+        counts = dict(reported.counts)
+        if missing > 0:
+            counts[Meter.OUTPUT] = counts.get(Meter.OUTPUT, 0) + missing
+        flag = "usage was reported before the answer ended: the rest is counted here"
+        return Usage(counts=counts, basis=Basis.PARTIAL, flags=(*reported.flags, flag))
 
     def settle(self, call: OpenCall, ending: Ending, usage: Usage) -> LedgerRecord:
         """Rate the usage, settle every hold, write the record.
@@ -193,7 +223,11 @@ class Endings:
         self.subscriber.observe(record)
 
     async def _count(self, call: OpenCall, answer: Answer) -> Usage:
-        """Count what was seen with the model's tokenizer."""
+        """Count what was seen with the model's tokenizer, and bound what was not shown."""
+        assert call.facts is not None
+        elapsed_s = self.clock.monotonic_s() - call.started_s
+        if not answer.text_chars and not call.facts.stream:
+            raise CountingFailed("the answer shows nothing that could be counted")
         prompt = call.format.read_prompt(call.body)
         if prompt is None:
             raise CountingFailed("the prompt holds more than text")
@@ -202,6 +236,12 @@ class Endings:
         kept = sum(map(len, answer.text))
         if answer.text_chars > kept > 0:
             tokens_out = -(-tokens_out * answer.text_chars // kept)
+        if call.format.may_think(call.model):
+            # Nobody sees how much was thought; no model thinks faster than this.
+            tokens_out += ceil(elapsed_s * HIDDEN_TOKENS_PER_S_MAX) * call.facts.choices
+        if call.ceiling is not None:
+            tops = [n for meter, n in call.ceiling.counts.items() if meter in OUTPUT_METERS]
+            tokens_out = min(tokens_out, int(sum(tops)))
         counts = {Meter.INPUT: tokens_in, Meter.OUTPUT: tokens_out}
         return Usage(
             counts={meter: count for meter, count in counts.items() if count},

@@ -6,14 +6,14 @@ Must never admit a call under a budget whose past is not known, once its maker w
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from gateway.budgets.loading import load_bases
 from gateway.budgets.memory import MemoryBudgets
-from gateway.budgets.rules import Budget
+from gateway.budgets.rules import Budget, BudgetId
 from gateway.callers import Caller, Callers
 from gateway.clock import Clock
 from gateway.directory import Directory, Snapshot
@@ -25,6 +25,8 @@ log = logging.getLogger("taximeter.directory")
 # A revoked key stops working within a second, whoever revoked it.
 POLL_S: Final = 0.5
 FLUSH_S_MAX: Final = 30.0
+# How long a call waits while the past of a new budget is read, before it is refused.
+LEARN_S_MAX: Final = 2.0
 
 
 class ShippedJournal(Protocol):
@@ -51,6 +53,10 @@ class _Unloaded:
     budgets: tuple[Budget, ...]
     cut: Mapping[str, int]
     at: datetime
+
+    def without(self, ids: set[BudgetId]) -> "_Unloaded":
+        """Leave budgets out that have begun anew since."""
+        return replace(self, budgets=tuple(b for b in self.budgets if b.id not in ids))
 
 
 class DirectoryFollower:
@@ -80,6 +86,7 @@ class DirectoryFollower:
         self._version = -1
         self._unloaded: list[_Unloaded] = []
         self.is_spending_known = False
+        self._known = asyncio.Event()
         self._turn = asyncio.Lock()
         self.callers = Callers(_Nobody())
 
@@ -107,10 +114,15 @@ class DirectoryFollower:
     async def _put_in_force(self, snapshot: Snapshot) -> None:
         self.callers = Callers(snapshot)
         at = self._clock.now()
+        # Calls wait from here until new budgets know their past, or a budget whose window or scope
+        # has changed would start from nothing.
+        self._forget_spending()
         # No await between the two: records after the cut are counted in memory from now on.
         cut = {self._journal.writer: self._journal.position_seq()}
         fresh = self._budgets.install(snapshot.budgets, at)
         if fresh:
+            again = {budget.id for budget in fresh}
+            self._unloaded = [old.without(again) for old in self._unloaded]
             self._unloaded.append(_Unloaded(budgets=fresh, cut=cut, at=at))
         await self._load_past()
         self._version = snapshot.version
@@ -125,7 +137,26 @@ class DirectoryFollower:
                 await load_bases(self._budgets, self._queries, new.budgets, new.cut, new.at)
                 self._unloaded.pop(0)
         finally:
-            self.is_spending_known = not self._unloaded
+            if not self._unloaded:
+                self.is_spending_known = True
+                self._known.set()
+
+    def _forget_spending(self) -> None:
+        self.is_spending_known = False
+        self._known.clear()
+
+    async def learn_spending(self) -> bool:
+        """Wait a moment until every budget knows its past.
+
+        Returns:
+            Whether it does.
+        """
+        try:
+            async with asyncio.timeout(LEARN_S_MAX):
+                await self._known.wait()
+        except TimeoutError:
+            return False
+        return True
 
 
 class _Nobody:

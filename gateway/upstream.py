@@ -5,7 +5,7 @@ hold back the first bytes of a stream.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Protocol
@@ -179,7 +179,7 @@ class _HttpReply:
 
     def __init__(self, response: Response) -> None:
         self.status = response.status
-        self.headers = list(response.headers.items())
+        self.headers = _readable(response)
         self._read = response.body_reader.read_chunk
 
     async def read_chunk(self) -> bytes | None:
@@ -188,6 +188,18 @@ class _HttpReply:
         except PyreqwestError as failed:
             raise _to_failure(failed) from failed
         return None if chunk is None else bytes(chunk)
+
+
+def _readable(response: Response) -> list[tuple[str, str]]:
+    """Read the headers; one that is not text is left out rather than let it break the answer."""
+    try:
+        return list(response.headers.items())
+    except ValueError:
+        readable: list[tuple[str, str]] = []
+        for name in set(response.headers.keys()):
+            with suppress(ValueError):
+                readable += [(name, value) for value in response.get_header_all(name)]
+        return readable
 
 
 def _to_failure(failed: PyreqwestError) -> UpstreamFailed:

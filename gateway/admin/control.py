@@ -69,6 +69,14 @@ def refuse_unknown_query(request: Request) -> None:
         return
     known = _query_names(request)
     unknown = sorted(set(request.query_params) - known)
+    given = [name for name, _ in request.query_params.multi_items()]
+    repeated = sorted({name for name in given if given.count(name) > 1})
+    if repeated:
+        errors = [
+            FieldProblem(field=f"query.{name[:64]}", reason="is given more than once")
+            for name in repeated[:10]
+        ]
+        raise RequestRefused(422, "invalid_request", f"{errors[0].field} is given twice", errors)
     if unknown:
         names = ", ".join(sorted(known)) or "none"
         errors = [

@@ -253,6 +253,10 @@ def amount_to_text(amount: int, unit: Unit) -> str:
     return pico_to_text(amount) if unit is Unit.USD else str(amount)
 
 
+# As tags of a request are named: gateway.tags.TAG_NAME.
+_TAG_PART: Final = re.compile(r"tag\.[a-z0-9._-]{1,64}")
+
+
 def check_scope(scope: Mapping[str, str]) -> None:
     """Refuse a scope that could never be evaluated.
 
@@ -263,9 +267,10 @@ def check_scope(scope: Mapping[str, str]) -> None:
         ValueError: A part is not known or a value is empty; says what is accepted.
     """
     for part, value in scope.items():
-        if part not in PARTS and not (part.startswith("tag.") and part != "tag."):
+        if part not in PARTS and not _TAG_PART.fullmatch(part):
             raise ValueError(
-                f"scope part {part!r} is not known; write {', '.join(PARTS)} or tag.<name>"
+                f"scope part {part!r} is not known; write {', '.join(PARTS)} or tag.<name>, "
+                "the name of a-z 0-9 . _ -"
             )
         if not value:
             raise ValueError(f"scope part {part!r} has no value; leave it out to match every call")

@@ -124,7 +124,7 @@ def end_aborted(intent: Intent, now_us: int) -> LedgerRecord:
         api=intent.api,
         provider=intent.provider,
         model_requested=intent.model_requested,
-        model=intent.model_requested,
+        model=_bare(intent),
         organization=intent.organization,
         team=intent.team,
         project=intent.project,

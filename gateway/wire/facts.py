@@ -84,6 +84,7 @@ class Answer(msgspec.Struct, kw_only=True):
         tier: Service tier the provider says it served, in catalog words.
         request_id: The provider's own id of the answer.
         text: Visible output, kept for counting if usage never comes; its beginning, bounded.
+        usage_chars: Size of the visible output when usage was last reported.
         text_chars: Characters of all visible output, kept or not.
         is_finished: Every token of the answer has been produced; only usage may follow.
         is_complete: The format's own end was seen.
@@ -96,6 +97,7 @@ class Answer(msgspec.Struct, kw_only=True):
     tier: str | None = None
     request_id: str | None = None
     text: list[str] = []
+    usage_chars: int = 0
     text_chars: int = 0
     is_finished: bool = False
     is_complete: bool = False
@@ -158,6 +160,10 @@ class WireFormat(Protocol):
 
     def read_whole(self, body: bytes) -> Answer:
         """Read a whole answer."""
+        ...
+
+    def may_think(self, model: str) -> bool:
+        """Tell whether a model can produce output that is billed and never shown."""
         ...
 
     def read_prompt(self, body: bytes) -> Sequence[str] | None:

@@ -23,6 +23,8 @@ END_HELD_BYTES_MAX: Final = 64 * 1024
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 ABSENT: Final = msgspec.Raw(b"")
 NULLS: Final = frozenset({b"", b"null"})
+# Names and ids are kept in records; what is longer is cut, so that a record stays small.
+NAME_CHARS_MAX: Final = 256
 
 # Wire words for a service tier, in the words of the catalog. ``auto`` and nothing at all leave the
 # choice to the project's settings at the provider.
@@ -44,7 +46,10 @@ class _Message(msgspec.Struct, gc=False):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    audio: msgspec.Raw = ABSENT
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -229,8 +234,11 @@ def _fold_event(answer: Answer, data: bytes) -> bool:
     _fold(answer, chunk)
     if chunk.choices:
         _fold_choices(answer, chunk.choices)
+    if chunk.usage is None:
         return False
-    return chunk.usage is not None
+    # Text that comes after this is not in the count.
+    answer.usage_chars = answer.text_chars
+    return not chunk.choices and not answer.is_error
 
 
 def _fold_outline(answer: Answer, data: bytes) -> bool:
@@ -261,6 +269,8 @@ def _fold_outline(answer: Answer, data: bytes) -> bool:
             _keep_unread(answer, bytes(raw))
         else:
             _fold_choices(answer, (choice,))
+    if usage is not None:
+        answer.usage_chars = answer.text_chars
     return usage is not None and choices == []
 
 
@@ -276,12 +286,12 @@ def _fold(answer: Answer, seen: _Sketch) -> None:
         # The newest report replaces the older: running totals are never summed. One without
         # counts takes nothing back.
         usage = read_usage(seen.usage)
-        if answer.usage is None or usage.basis is not Basis.UNKNOWN:
+        if answer.usage is None or usage.counts:
             answer.usage = usage
     if seen.model:
-        answer.model = seen.model
+        answer.model = seen.model[:NAME_CHARS_MAX]
     if seen.id:
-        answer.request_id = seen.id
+        answer.request_id = seen.id[:NAME_CHARS_MAX]
     if seen.service_tier:
         answer.tier = read_tier(seen.service_tier)
     if seen.error is not ABSENT and bytes(seen.error) not in NULLS:
@@ -297,14 +307,21 @@ def _fold_choices(answer: Answer, choices: list[_Choice] | tuple[_Choice, ...]) 
             continue
         if message.content:
             _keep(answer, message.content)
-        if message.refusal:
-            _keep(answer, message.refusal)
-        if message.reasoning_content:
-            _keep(answer, message.reasoning_content)
-        for call in message.tool_calls or ():
-            if call.function is not None:
-                _keep(answer, call.function.name or "")
-                _keep(answer, call.function.arguments or "")
+        for text in (message.refusal, message.reasoning_content, message.reasoning):
+            if text:
+                _keep(answer, text)
+        if message.tool_calls or message.function_call is not None:
+            _fold_calls(answer, message)
+        if message.audio is not ABSENT and bytes(message.audio) not in NULLS:
+            _keep_unread(answer, bytes(message.audio))
+
+
+def _fold_calls(answer: Answer, message: _Message) -> None:
+    called = [call.function for call in message.tool_calls or ()]
+    for function in (*called, message.function_call):
+        if function is not None:
+            _keep(answer, function.name or "")
+            _keep(answer, function.arguments or "")
 
 
 def _keep(answer: Answer, text: str) -> None:

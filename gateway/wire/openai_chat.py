@@ -16,6 +16,7 @@ from gateway.headers import RawHeaders
 from gateway.wire.facts import Answer, BadRequest, ErrorBody, RequestFacts
 from gateway.wire.openai_answer import (
     ABSENT,
+    NAME_CHARS_MAX,
     NULLS,
     UNREADABLE,
     ChatStream,
@@ -28,6 +29,9 @@ from pricing.usage import Quantity
 
 # Tokens of a byte-level BPE text never outnumber its UTF-8 bytes, and the JSON around each message
 # is longer than the few tokens that frame it. The constant covers what a provider adds by itself.
+_NEVER_THINKS: Final = ("gpt-3.5", "gpt-4", "chatgpt-4o", "demo-")
+# These models search for every prompt, asked or not.
+_SEARCHES: Final = "-search-"
 INPUT_TOKENS_SPARE: Final = 512
 # How OpenAI frames a chat for its models; only for estimates.
 TOKENS_PER_MESSAGE: Final = 3
@@ -119,6 +123,8 @@ class _Asked(msgspec.Struct):
 class _Prompt(msgspec.Struct):
     messages: list[_Asked]
     tools: msgspec.Raw = ABSENT
+    functions: msgspec.Raw = ABSENT
+    response_format: msgspec.Raw = ABSENT
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -159,10 +165,12 @@ class OpenAIChat:
         if len(notable) != len(set(notable)) or _has_escapes(beside):
             _refuse_repeats(beside)
         has_parts = _has_unsized_parts(request.messages)
+        if len(request.model) > NAME_CHARS_MAX:
+            raise BadRequest(f"the model name is longer than {NAME_CHARS_MAX} characters")
         is_searching = (
             request.web_search_options is not ABSENT
             and bytes(request.web_search_options) not in NULLS
-        )
+        ) or _SEARCHES in request.model
         choices = request.n if request.n is not None and request.n > 1 else 1
         asked = request.max_completion_tokens or 0
         if request.max_tokens is not None and request.max_tokens > asked:
@@ -238,6 +246,20 @@ class OpenAIChat:
         """
         return read_answer(body)
 
+    def may_think(self, model: str) -> bool:
+        """Tell whether a model can produce output that is billed and never shown.
+
+        Args:
+            model: Under the provider's own name.
+
+        Returns:
+            False only for the families known not to.
+
+        Source:
+            https://platform.openai.com/docs/guides/reasoning, checked 2026-11-23.
+        """
+        return not model.startswith(_NEVER_THINKS)
+
     def read_prompt(self, body: bytes) -> list[str] | None:
         """Read the texts of a prompt for counting.
 
@@ -251,7 +273,8 @@ class OpenAIChat:
         try:
             prompt = _decode_prompt(body)
             texts = [text for message in prompt.messages for text in _texts_of(message)]
-            texts.append(bytes(prompt.tools).decode())
+            for shown in (prompt.tools, prompt.functions, prompt.response_format):
+                texts.append(bytes(shown).decode())
         except (*UNREADABLE, _MoreThanText):
             return None
         return [text for text in texts if text]

@@ -3,10 +3,15 @@
 Must never count a token twice, and never turn a missing count into zero.
 """
 
+from typing import Final
+
 import msgspec
 
 from pricing.meters import Meter
 from pricing.usage import Basis, Quantity, Usage, unknown_usage
+
+# Far above any context; a larger count is an error, and its cost might not fit 64 bits.
+TOKENS_MAX: Final = 10**10
 
 
 class PromptDetails(msgspec.Struct):
@@ -73,7 +78,12 @@ def read_usage(raw: UsageObject) -> Usage:
     prompt, completion = raw.prompt_tokens, raw.completion_tokens
     if completion is None and prompt is not None and raw.total_tokens is not None:
         completion = raw.total_tokens - prompt
-    if prompt is None or completion is None or prompt < 0 or completion < 0:
+    if (
+        prompt is None
+        or completion is None
+        or not 0 <= prompt <= TOKENS_MAX
+        or not 0 <= completion <= TOKENS_MAX
+    ):
         return unknown_usage(
             f"usage without usable counts: prompt {prompt}, completion {completion}, "
             f"total {raw.total_tokens}"
@@ -88,6 +98,8 @@ def read_usage(raw: UsageObject) -> Usage:
             completion += reasoning
         else:
             flags.append(f"total_tokens {raw.total_tokens} is not {prompt} + {completion}")
+            # Some leave thinking out of the completion and in the total: the total is billed.
+            completion = max(completion, min(raw.total_tokens - prompt, TOKENS_MAX))
     counts = _split_prompt(prompt, inside, contradictions) | _split_completion(
         completion, reasoning, outside.audio_tokens or 0, contradictions
     )

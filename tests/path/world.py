@@ -123,6 +123,9 @@ class FakeClient:
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
 
+    def is_unreadable(self, name: str) -> bool:
+        return [key for key, _ in self.headers].count(name) > 1
+
     def query(self, name: str) -> str | None:
         return None
 
@@ -330,6 +333,10 @@ class Directory:
         )
         self.callers = Callers(Keys({secret_digest(SECRET): caller}))
         self.is_spending_known = True
+
+    async def learn_spending(self) -> bool:
+        """Nobody comes to tell: what is not known stays so."""
+        return self.is_spending_known
 
 
 def ask(**fields: Any) -> bytes:
