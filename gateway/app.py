@@ -6,7 +6,6 @@ Must never hold a rule of its own; every decision lives in the part that is buil
 import asyncio
 import contextlib
 import gc
-import importlib
 import json
 import logging
 import os
@@ -38,6 +37,7 @@ from gateway.demo import DemoUpstream
 from gateway.directory import Directory
 from gateway.ending import Endings
 from gateway.ids import IdSource
+from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.journal import Journal
 from gateway.ledger.queries import Queries
 from gateway.ledger.recovery import RecoveryReport, recover
@@ -105,7 +105,7 @@ def serve(settings: Settings) -> int:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     logging.getLogger("_granian").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     uvloop.run(_run(settings, started_s))
     return 0
 
@@ -114,8 +114,7 @@ async def _run(settings: Settings, started_s: float) -> None:
     clock, ids, book = SystemClock(), IdSource(), load_book()
     engine = open_engine(settings.storage.database_url)
     if not is_current(engine):
-        # house: lazy-import because Alembic costs 0.3 s and most starts need no migration.
-        importlib.import_module("gateway.ledger.migrate").upgrade(engine)
+        await _upgrade(settings.storage.database_url)
     store = LedgerStore(engine)
     journal, report = recover(
         settings.storage.journal_dir,
@@ -156,6 +155,20 @@ async def _run(settings: Settings, started_s: float) -> None:
         )
         await _listen(settings, gateway, welcome, started_s)
         await gateway.wait_idle(_STOP_S_MAX)
+
+
+async def _upgrade(database_url: str) -> None:
+    """Bring the tables up to date in a child, whose memory goes with it."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.ledger.migrate",
+        stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, told = await child.communicate(database_url.encode() + b"\n")
+    if child.returncode:
+        raise StoreUnavailable(f"the database cannot be brought up to date: {told.decode()}")
 
 
 async def _listen(

@@ -15,6 +15,7 @@ from gateway.client import Client, ClientGone
 from gateway.clock import Clock, epoch_us
 from gateway.ending import Ending, Endings
 from gateway.exchange import (
+    PATIENT_S,
     Departure,
     Passage,
     is_event_stream,
@@ -156,7 +157,8 @@ class CallPath:
         body = await read_whole(reply)
         ready_s = self.clock.monotonic_s()
         call.answer = call.format.read_whole(body)
-        record = await self._end(call, _ending_of_whole(call, reply.status, departure))
+        is_gone = ready_s - call.started_s > PATIENT_S and await departure.look()
+        record = await self._end(call, _ending_of_whole(call, reply.status, is_gone=is_gone))
         headers = TO_CLIENT.choose(reply.headers)
         headers += self._facts(call, record)
         client.respond(reply.status, headers, body)
@@ -287,10 +289,10 @@ class CallPath:
         )
 
 
-def _ending_of_whole(call: OpenCall, status: int, departure: Departure) -> Ending:
+def _ending_of_whole(call: OpenCall, status: int, *, is_gone: bool) -> Ending:
     is_success = status < REDIRECTS_FROM
     outcome: Outcome = "ok" if is_success and not call.answer.is_error else "upstream_error"
-    if outcome == "ok" and departure.is_gone:
+    if outcome == "ok" and is_gone:
         outcome = "client_disconnected"
     return Ending(outcome=outcome, http_status=status, is_billable=is_success)
 

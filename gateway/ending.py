@@ -108,8 +108,12 @@ class Endings:
             The provider's own counts where it gave any; nothing where nothing can have been
             billed; else counts made here, or unknown where the policy does not allow guessing.
         """
-        usage = await self._meter_tokens(call, ending)
+        answer, reported = call.answer, call.answer.usage
         fees = call.facts.fees if call.facts is not None else None
+        is_whole = answer.text_chars <= answer.usage_chars
+        if not fees and is_whole and reported is not None and reported.counts:
+            return reported
+        usage = await self._meter_tokens(call, ending)
         if not fees or usage.basis in (Basis.NONE, Basis.UNKNOWN):
             return usage
         # Fees per call, such as a search, stand in no usage object.

@@ -19,7 +19,9 @@ from gateway.wire.facts import Answer, StreamLane
 WHOLE_BYTES_MAX: Final = 128 * 1024 * 1024
 # After the client has left, an answer that is all but done is read to its end this long; one that
 # the provider bills in full anyway, that long.
-WATCH_AFTER_S: Final = 0.1
+# A client that waited longer than this may have given up; asking the server takes this long.
+PATIENT_S: Final = 0.1
+LOOK_S: Final = 0.0005
 LINGER_S: Final = 5.0
 DRAIN_S: Final = 300.0
 
@@ -133,7 +135,7 @@ class Departure:
     )
 
     def __init__(self, client: Client, *, drains: bool) -> None:
-        """Begin to watch a little later: the answers of a fast provider never need it.
+        """Prepare; nothing is watched before ``interrupt_reads`` or ``look``.
 
         Args:
             client: The one who called.
@@ -147,8 +149,7 @@ class Departure:
         self._drains = drains
         self._answer: Answer | None = None
         self._watcher: asyncio.Future[None] | None = None
-        loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = loop.call_later(WATCH_AFTER_S, self._watch)
+        self._timer: asyncio.TimerHandle | None = None
 
     def interrupt_reads(self, answer: Answer) -> None:
         """Interrupt the calling task's reads once the client has left.
@@ -192,7 +193,9 @@ class Departure:
         Returns:
             Whether the client has left.
         """
-        await asyncio.sleep(0)
+        self._watch()
+        if self._watcher is not None:
+            await asyncio.wait({self._watcher}, timeout=LOOK_S)
         return self.is_gone
 
     def left(self) -> None:
@@ -212,9 +215,6 @@ class Departure:
 
     def _watch(self) -> None:
         if self._watcher is None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
             self._watcher = asyncio.ensure_future(self._client.wait_gone())
             self._watcher.add_done_callback(self._on_gone)
 

@@ -4,6 +4,7 @@ Importing this takes about 0.1 s because of Alembic: ask ``gateway.ledger.store.
 Must never go back a revision.
 """
 
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from gateway.ledger.store import SCHEMA_REVISION, store_errors
+from gateway.ledger.errors import StoreUnavailable
+from gateway.ledger.store import SCHEMA_REVISION, open_engine, store_errors
 
 _LOCATION: Final = Path(__file__).parent / "migrations"
 
@@ -57,6 +59,25 @@ def upgrade(engine: Engine) -> None:
         command.upgrade(config, SCHEMA_REVISION)
 
 
+def main() -> int:
+    """Upgrade the database whose address comes on standard input, in a process of its own.
+
+    A server that upgrades in its own process keeps Alembic in memory for good.
+
+    Returns:
+        0 when the tables are up to date; 1 otherwise, with the reason on standard error.
+    """
+    engine = open_engine(sys.stdin.readline().strip())
+    try:
+        upgrade(engine)
+    except (StoreUnavailable, SchemaUnknown) as refused:
+        sys.stderr.write(f"{refused}\n")
+        return 1
+    finally:
+        engine.dispose()
+    return 0
+
+
 def _refuse_unknown(connection: Connection, config: Config) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     for found in MigrationContext.configure(connection).get_current_heads():
@@ -65,3 +86,7 @@ def _refuse_unknown(connection: Connection, config: Config) -> None:
                 f"the database is at revision {found}, which this version does not know; "
                 "it was written by a newer one"
             )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

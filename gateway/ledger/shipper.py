@@ -22,9 +22,12 @@ _POLL_S: Final = 0.05
 _RETRY_S_MAX: Final = 5.0
 
 
-# The shipper's thread works a tenth of the time while a backlog is ordinary.
-RESTS_PER_WORK: Final = 9
+# The shipper's thread works a twentieth of the time, a fifth of it once the backlog has grown, and
+# all of the time before the journal is in danger of filling up.
+RESTS_PER_WORK: Final = 19
+RESTS_PER_WORK_BEHIND: Final = 4
 REST_S_MAX: Final = 0.5
+BACKLOG_BYTES: Final = 256 * 1024 * 1024
 BACKLOG_BYTES_MAX: Final = 1024 * 1024 * 1024
 
 
@@ -267,9 +270,11 @@ class Shipper:
         of backlog catching up goes first. Guarded by tests/ledger/test_shipper.py.
         """
         is_alone = threading.current_thread() is not self._thread
-        if is_alone or self._flushes or self._is_ending or self.pending_bytes() > BACKLOG_BYTES_MAX:
+        backlog = self.pending_bytes()
+        if is_alone or self._flushes or self._is_ending or backlog > BACKLOG_BYTES_MAX:
             return
-        self._wake.wait(min(worked_s * RESTS_PER_WORK, REST_S_MAX))
+        rests = RESTS_PER_WORK if backlog < BACKLOG_BYTES else RESTS_PER_WORK_BEHIND
+        self._wake.wait(min(worked_s * rests, REST_S_MAX))
 
     def _move_to(self, to: ShippedTo) -> None:
         with self._progress:

@@ -433,7 +433,8 @@ def test_a_client_that_leaves_a_whole_answer_pays_for_it(
         gate.release()
         record = only_record(gateway, user)
 
-    assert "client_disconnected" == record["outcome"]
+    # The hang-up and the answer cross on the wire: either may be seen first, the money is the same.
+    assert record["outcome"] in ("client_disconnected", "ok")
     assert ("reported", "0.002508") == (record["basis"], record["cost"])
     after = gateway.budget(BUDGET)
     assert (FULL_COST, ZERO) == (after.spent - before.spent, after.reserved)
