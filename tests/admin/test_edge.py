@@ -80,6 +80,18 @@ def test_every_error_is_a_problem(
     assert answer.json()["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [("?team=a&team=b", "given more than once"), ("?taem=a", "is not known")],
+)
+def test_a_filter_that_would_be_ignored_is_refused(world: World, query: str, reason: str):
+    """A misspelt filter, or one of two, would answer with more than was asked for."""
+    answer = world.call("GET", f"/ledger{query}")
+
+    assert 422 == answer.status_code
+    assert reason in answer.text
+
+
 def test_a_body_without_a_declared_length_is_bounded_too(world: World):
     """Chunked bodies are counted as they come."""
 
