@@ -4,8 +4,9 @@ Must never send anything; each step either adds what it found to the call or ref
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from math import ceil
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
@@ -34,7 +35,7 @@ from gateway.refusals import (
     UnpricedModel,
 )
 from gateway.routes import Provider, Router, Surface
-from gateway.tags import TagRule, merge_tags
+from gateway.tags import TagRule, TagsDecision, merge_tags
 from gateway.wire.facts import Answer, BadRequest, RequestFacts, WireFormat
 from gateway.wire.openai_chat import OpenAIChat
 from pricing.book import Book
@@ -47,6 +48,8 @@ _DEFAULT_FORMAT: WireFormat = OpenAIChat()
 # say priority.
 _UNDECIDED_TIERS = frozenset({STANDARD_TIER, "priority"})
 USER_CHARS_MAX: Final = 256
+# Decisions on tags that are remembered, all dropped when full.
+DECISIONS_MAX: Final = 1024
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -166,6 +169,9 @@ class Admission:
     budgets: BudgetStore
     journal: IntentJournal
     policy: AdmissionPolicy
+    _decisions: dict[tuple[str, str | None], tuple[Caller, TagsDecision]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def identify(self, call: OpenCall, client: Client) -> None:
         """Find who is calling, wherever the SDK put the key.
@@ -244,11 +250,24 @@ class Admission:
         if header is None and not self.policy.tag_policy:
             call.tags = call.caller.tags
             return
-        decision = merge_tags(call.caller.tags, header, self.policy.tag_policy)
+        decision = self._decide_tags(call.caller, header)
         call.tags = decision.tags
-        if decision.is_refused:
-            raise TagsRefused(tuple(v.reason for v in decision.violations if v.is_refusal))
-        call.flags += [f"tag policy: {violation.reason}" for violation in decision.violations]
+        if decision.violations:
+            if decision.is_refused:
+                raise TagsRefused(tuple(v.reason for v in decision.violations if v.is_refusal))
+            call.flags += [f"tag policy: {violation.reason}" for violation in decision.violations]
+
+    def _decide_tags(self, caller: Caller, header: str | None) -> TagsDecision:
+        """Merge the tags, or remember: an application sends the same few headers all day."""
+        kept = self._decisions.get((caller.key, header))
+        # The caller is another object once anything about it may have changed.
+        if kept is not None and kept[0] is caller:
+            return kept[1]
+        decision = merge_tags(caller.tags, header, self.policy.tag_policy)
+        if len(self._decisions) >= DECISIONS_MAX:
+            self._decisions.clear()
+        self._decisions[caller.key, header] = (caller, decision)
+        return decision
 
     def price(self, call: OpenCall) -> None:
         """Find the prices in force and the most the call can cost and count.
@@ -380,7 +399,12 @@ def _tiers_of(call: OpenCall) -> frozenset[str]:
         return frozenset({call.facts.tier})
     if call.card is None:
         return frozenset({STANDARD_TIER})
-    return (_UNDECIDED_TIERS & call.card.tiers) | {STANDARD_TIER}
+    return _undecided_of(call.card.tiers)
+
+
+@lru_cache(maxsize=256)
+def _undecided_of(tiers: frozenset[str]) -> frozenset[str]:
+    return (_UNDECIDED_TIERS & tiers) | {STANDARD_TIER}
 
 
 def _retry_after_s(exhausted: BudgetExhausted, at: datetime) -> int | None:

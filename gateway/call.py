@@ -18,6 +18,7 @@ from gateway.exchange import (
     PATIENT_S,
     Departure,
     Passage,
+    has_left,
     is_event_stream,
     pass_stream,
     read_whole,
@@ -45,6 +46,11 @@ REDIRECTS_FROM: Final = 300
 
 class CallJournal(Protocol):
     """Waits until what was written would survive."""
+
+    @property
+    def must_sync(self) -> bool:
+        """Whether there is anything to wait for; a plain write survives a killed process."""
+        ...
 
     async def synced(self) -> None:
         """Return when everything written so far is as safe as ``fsync`` asks."""
@@ -131,42 +137,36 @@ class CallPath:
         """Send the admitted call and bring its answer back; every way out ends it exactly once."""
         assert call.provider is not None
         assert call.facts is not None
-        departure = Departure(client, drains=call.provider.drains)
         try:
             request = request_of(call)
             self.watcher.timed("admit", self.clock.monotonic_s() - call.started_s)
             call.is_sent = True
             async with call.provider.upstream.send(request) as reply:
                 if is_event_stream(reply, is_asked=call.facts.stream):
-                    await self._stream(call, client, reply, departure)
+                    await self._stream(call, client, reply)
                 else:
-                    await self._whole(call, client, reply, departure)
+                    await self._whole(call, client, reply)
         except UpstreamFailed as failed:
             if not call.is_settled:
                 await self._fail(call, client, failed)
         finally:
-            departure.close()
             if not call.is_settled:
                 # The handler itself is being stopped: nothing can be awaited any more.
                 call.is_settled = True
                 self.endings.abort(call)
 
-    async def _whole(
-        self, call: OpenCall, client: Client, reply: UpstreamReply, departure: Departure
-    ) -> None:
+    async def _whole(self, call: OpenCall, client: Client, reply: UpstreamReply) -> None:
         body = await read_whole(reply)
         ready_s = self.clock.monotonic_s()
         call.answer = call.format.read_whole(body)
-        is_gone = ready_s - call.started_s > PATIENT_S and await departure.look()
+        is_gone = ready_s - call.started_s > PATIENT_S and await has_left(client)
         record = await self._end(call, _ending_of_whole(call, reply.status, is_gone=is_gone))
         headers = TO_CLIENT.choose(reply.headers)
         headers += self._facts(call, record)
         client.respond(reply.status, headers, body)
         self.watcher.timed("settle", self.clock.monotonic_s() - ready_s)
 
-    async def _stream(
-        self, call: OpenCall, client: Client, reply: UpstreamReply, departure: Departure
-    ) -> None:
+    async def _stream(self, call: OpenCall, client: Client, reply: UpstreamReply) -> None:
         assert call.provider is not None
         assert call.facts is not None
         lane = call.format.open_stream(call.facts)
@@ -182,7 +182,11 @@ class CallPath:
             seconds = self.clock.monotonic_s() - call.started_s
             self.watcher.answered(provider_id, call.model, seconds)
 
-        passage = await pass_stream(client, reply, lane, departure, note_first_byte)
+        departure = Departure(client, drains=call.provider.drains)
+        try:
+            passage = await pass_stream(client, reply, lane, departure, note_first_byte)
+        finally:
+            departure.close()
         # Folds an event that came without its blank line, before the answer is metered.
         tail = lane.finish(is_broken=passage.failure is not None)
         record = await self._end(call, _ending_of_stream(call, reply.status, passage))
@@ -235,11 +239,11 @@ class CallPath:
 
     async def _end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
         """Meter, settle and make the record safe; the last byte waits for this."""
-        usage = await self.endings.meter(call, ending)
+        usage = self.endings.reported(call) or await self.endings.meter(call, ending)
         call.is_settled = True
         try:
             record = self.endings.settle(call, ending, usage)
-            if self.is_committing:
+            if self.is_committing and self.journal.must_sync:
                 await self.journal.synced()
         except StoreUnavailable as down:
             log.exception("settlement not journalled id=%s", call.id)

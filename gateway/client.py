@@ -161,11 +161,12 @@ class RsgiClient:
     """One RSGI request."""
 
     __slots__ = (
-        "_get",
+        "_has_repeats",
         "_is_read",
         "_protocol",
         "_scope",
         "_transport",
+        "_values",
         "headers",
         "method",
         "path",
@@ -176,9 +177,11 @@ class RsgiClient:
         self._protocol = protocol
         self._transport: RsgiTransport | None = None
         self._is_read = False
-        headers = scope.headers
-        self._get = headers.get
-        self.headers = headers.items()
+        self.headers = headers = scope.headers.items()
+        values = dict(headers)
+        self._has_repeats = len(values) < len(headers)
+        # Of a repeated name the first counts.
+        self._values = dict(reversed(headers)) if self._has_repeats else values
         self.method = scope.method
         self.path = scope.path
 
@@ -191,7 +194,7 @@ class RsgiClient:
         Returns:
             Its value, or ``None``.
         """
-        return self._get(name)
+        return self._values.get(name)
 
     def is_unreadable(self, name: str) -> bool:
         """Tell whether a header is there that ``header`` cannot give in full.
@@ -204,9 +207,9 @@ class RsgiClient:
         Returns:
             True when it came more than once, or with a value that is not ASCII.
         """
-        if name not in self._scope.headers:
-            return False
-        return [key for key, _ in self.headers].count(name) != 1
+        if name not in self._values:
+            return name in self._scope.headers
+        return self._has_repeats and [key for key, _ in self.headers].count(name) > 1
 
     def query(self, name: str) -> str | None:
         """Read the first query parameter of that name.
@@ -236,14 +239,16 @@ class RsgiClient:
             BodyTooLarge: More bytes came than allowed.
             ClientGone: The client left first.
         """
-        declared = self._get("content-length")
+        declared = self._values.get("content-length")
         self._is_read = True
         try:
-            if declared is not None and declared.isdecimal() and int(declared) <= bytes_max:
-                body = await self._protocol()
-                if len(body) < int(declared):
-                    raise ClientGone
-                return body
+            if declared is not None and declared.isdecimal():
+                size = int(declared)
+                if size <= bytes_max:
+                    body = await self._protocol()
+                    if len(body) < size:
+                        raise ClientGone
+                    return body
             return await self._read_pieces(bytes_max)
         except (ProtocolClosed, OSError, RuntimeError) as gone:
             raise ClientGone from gone
@@ -291,8 +296,10 @@ class RsgiClient:
             headers: Names in lower case and values, without a length.
             body: All of it.
         """
-        with suppress(ProtocolClosed):
+        try:
             self._protocol.response_bytes(status, headers, body)
+        except ProtocolClosed:
+            return
 
     def start(self, status: int, headers: RawHeaders) -> None:
         """Send the head of a streamed answer.

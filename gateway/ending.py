@@ -31,6 +31,10 @@ log = logging.getLogger("taximeter.call")
 HIDDEN_TOKENS_PER_S_MAX: Final = 1000
 
 
+# Reading ``value`` of an enum member is a call of its own.
+_BASIS: Final = {basis: basis.value for basis in Basis}
+
+
 class CountingFailed(Exception):
     """The text could not be counted."""
 
@@ -97,6 +101,26 @@ class Endings:
     subscriber: Settled
     missing_usage: Literal["estimate", "fail"]
 
+    def reported(self, call: OpenCall) -> Usage | None:
+        """Take the provider's own word, where it is the whole truth.
+
+        Args:
+            call: The call.
+
+        Returns:
+            The counts reported at the end of an answer; ``None`` where ``meter`` must decide.
+        """
+        answer = call.answer
+        usage = answer.usage
+        if (
+            usage is None
+            or not usage.counts
+            or answer.text_chars > answer.usage_chars
+            or (call.facts is not None and call.facts.fees)
+        ):
+            return None
+        return usage
+
     async def meter(self, call: OpenCall, ending: Ending) -> Usage:
         """Decide what the call used.
 
@@ -108,11 +132,10 @@ class Endings:
             The provider's own counts where it gave any; nothing where nothing can have been
             billed; else counts made here, or unknown where the policy does not allow guessing.
         """
-        answer, reported = call.answer, call.answer.usage
+        told = self.reported(call)
+        if told is not None:
+            return told
         fees = call.facts.fees if call.facts is not None else None
-        is_whole = answer.text_chars <= answer.usage_chars
-        if not fees and is_whole and reported is not None and reported.counts:
-            return reported
         usage = await self._meter_tokens(call, ending)
         if not fees or usage.basis in (Basis.NONE, Basis.UNKNOWN):
             return usage
@@ -275,6 +298,7 @@ def _to_record(
     if cost_pico is not None and call.ceiling_pico is not None and cost_pico > call.ceiling_pico:
         flags = (*flags, f"cost exceeds the ceiling of {call.ceiling_pico} pico that was held")
     facts = call.facts
+    input_total, output_total = usage.totals()
     return LedgerRecord(
         id=call.id,
         started_at_us=call.started_at_us,
@@ -294,9 +318,9 @@ def _to_record(
         user=call.user,
         tags=dict(call.tags),
         usage=to_ledger_usage(usage.counts),
-        input_total=usage.input_total,
-        output_total=usage.output_total,
-        basis=usage.basis.value,
+        input_total=input_total,
+        output_total=output_total,
+        basis=_BASIS[usage.basis],
         cost_pico=cost_pico,
         list_cost_pico=cost_pico,
         price_version=bill.version,

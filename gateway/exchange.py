@@ -99,6 +99,22 @@ async def read_whole(reply: UpstreamReply) -> bytes:
     return b"".join(parts)
 
 
+async def has_left(client: Client) -> bool:
+    """Ask the server whether a client that has waited long is still there.
+
+    Args:
+        client: The one who called.
+
+    Returns:
+        Whether it has left.
+    """
+    departure = Departure(client, drains=True)
+    try:
+        return await departure.look()
+    finally:
+        departure.close()
+
+
 @dataclass(slots=True, kw_only=True)
 class Passage:
     """How the carrying of a stream went.

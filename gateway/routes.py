@@ -94,6 +94,8 @@ class Router:
         Returns:
             True for ``/v1/...`` and for ``/<provider id>/...``.
         """
+        if path in self._surfaces:
+            return True
         first = path.split("/", 2)[1] if path.startswith("/") else ""
         return first == OPENAI_SURFACE or first in self.providers
 

@@ -42,21 +42,30 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def input_total(self) -> int | None:
         """All input tokens, cache included; ``None`` when unknown."""
-        return self._total(INPUT_METERS)
+        return self.totals()[0]
 
     @property
     def output_total(self) -> int | None:
         """All output tokens, reasoning included; ``None`` when unknown."""
-        return self._total(OUTPUT_METERS)
+        return self.totals()[1]
 
-    def _total(self, meters: frozenset[Meter]) -> int | None:
+    def totals(self) -> tuple[int | None, int | None]:
+        """Add the tokens of each direction up.
+
+        Returns:
+            All input tokens, cache included, and all output tokens, reasoning included; ``None``
+            when unknown.
+        """
         if self.basis is Basis.UNKNOWN:
-            return None
-        total: Quantity = 0
+            return None, None
+        tokens_in: Quantity = 0
+        tokens_out: Quantity = 0
         for meter, count in self.counts.items():
-            if meter in meters:
-                total += count
-        return int(total)
+            if meter in INPUT_METERS:
+                tokens_in += count
+            elif meter in OUTPUT_METERS:
+                tokens_out += count
+        return int(tokens_in), int(tokens_out)
 
 
 NOTHING = Usage(counts=MappingProxyType({}), basis=Basis.NONE)

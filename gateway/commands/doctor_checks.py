@@ -218,8 +218,8 @@ def _check_segments(folder: Path) -> Iterator[Finding]:
             seen = f"{scan.path}: {scan.damaged_bytes} bytes are no entry"
             yield Finding.warn("journal", seen, mend)
         # The owner may be writing just now; after a crash a torn end is normal and is cut off.
-        if scan.good_end < scan.size and not is_owned:
-            torn = scan.size - scan.good_end
+        if scan.torn_bytes and not is_owned:
+            torn = scan.torn_bytes
             yield Finding.ok(
                 "journal", f"{scan.path}: {torn} bytes of an entry that was never finished"
             )

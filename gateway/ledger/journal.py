@@ -34,6 +34,7 @@ from gateway.ledger.segments import (
     encode_header,
     segment_path,
 )
+from gateway.ledger.tail import Tail, TailStuck, can_map
 
 Fsync = Literal["normal", "full"]
 
@@ -57,11 +58,13 @@ class Disk:
 
     Attributes:
         write: Writes to an open file; returns how many bytes went in.
+        can_map: Tells whether segments may be written through shared memory; see ``tail``.
         sync: Returns once what was written to an open file survives a power cut.
         monotonic_s: Seconds since some fixed moment.
     """
 
     write: Callable[[int, bytes], int] = os.write
+    can_map: Callable[[Path], bool] = can_map
     sync: Callable[[int], None] = _SYNC
     monotonic_s: Callable[[], float] = _MONOTONIC_S
 
@@ -101,6 +104,7 @@ class Extent(NamedTuple):
 class _Limits:
     segment_bytes: int
     total_bytes: int
+    is_mapped: bool
 
 
 class Journal:
@@ -116,6 +120,7 @@ class Journal:
         self._directory = directory
         self._lock_fd = lock_fd
         self._limits = limits
+        self._is_mapped = limits.is_mapped
         self._disk = disk
         self._lock = threading.Lock()
         self._group: GroupSync | None = None
@@ -167,10 +172,15 @@ class Journal:
             JournalInUse: Another process has it.
             JournalBroken: It cannot be read or written.
         """
-        limits = _Limits(segment_bytes=segment_bytes_max, total_bytes=bytes_max)
         try:
             with ExitStack() as undo:
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+                limits = _Limits(
+                    segment_bytes=segment_bytes_max,
+                    total_bytes=bytes_max,
+                    # A page that is being synced all the time would fault all the time.
+                    is_mapped=fsync == "normal" and disk.can_map(directory),
+                )
                 lock_fd = take_lock(directory)
                 undo.callback(os.close, lock_fd)
                 journal = cls(directory, lock_fd, limits, disk)
@@ -217,7 +227,7 @@ class Journal:
                 raise JournalFull(f"the disk of the journal {self._directory} is full")
             self._write(frame, may_use_headroom=False)
             self._unsettled[intent.id] = frame
-            if self._offset >= self._rotate_at:
+            if self._tail.offset >= self._rotate_at:
                 self._rotate()
 
     def append_record(self, record: LedgerRecord) -> LedgerRecord:
@@ -243,9 +253,14 @@ class Journal:
             self._write(frame, may_use_headroom=True)
             self._seq += 1
             self._unsettled.pop(record.id, None)
-            if self._offset >= self._rotate_at:
+            if self._tail.offset >= self._rotate_at:
                 self._rotate()
         return record
+
+    @property
+    def must_sync(self) -> bool:
+        """Whether an entry is safe only some time after it was written."""
+        return self._group is not None
 
     async def synced(self) -> None:
         """Wait until everything appended so far is as safe as ``fsync`` asks.
@@ -255,18 +270,18 @@ class Journal:
         """
         if self._group is not None:
             with self._lock:
-                mark = self._before_live + self._offset
+                mark = self._before_live + self._tail.offset
             await self._group.join(mark)
 
     def position(self) -> Position:
         """Tell where the journal ends."""
         with self._lock:
-            return Position(self._live, self._offset, self._seq)
+            return Position(self._live, self._tail.offset, self._seq)
 
     def extents(self) -> tuple[Extent, ...]:
         """List the segments, oldest first; the last one is still being written."""
         with self._lock:
-            sizes = (*self._closed.items(), (self._live, self._offset))
+            sizes = (*self._closed.items(), (self._live, self._tail.offset))
         return tuple(Extent(n, end, segment_path(self._directory, n)) for n, end in sizes)
 
     def open_intents(self) -> tuple[Intent, ...]:
@@ -364,7 +379,8 @@ class Journal:
         if self._group is not None:
             self._group.stop()
         self._fail("the journal is closed")
-        for fd in (*self._retired, self._fd, self._headroom_fd, self._lock_fd):
+        self._tail.seal()
+        for fd in (*self._retired, self._tail.fd, self._headroom_fd, self._lock_fd):
             os.close(fd)
 
     def _fail(self, reason: str) -> None:
@@ -387,29 +403,28 @@ class Journal:
     def _write(self, frame: bytes, *, may_use_headroom: bool) -> None:
         if self._failure is not None:
             raise JournalBroken(self._failure)
-        trouble = self._try_write(frame)
-        if may_use_headroom and isinstance(trouble, JournalFull) and self._release_headroom():
-            trouble = self._try_write(frame)
-        if trouble is not None:
-            raise trouble
-        self._offset += len(frame)
+        try:
+            self._tail.append(frame)
+        except OSError as error:
+            trouble = self._trouble_of(error)
+            if not (
+                may_use_headroom and isinstance(trouble, JournalFull) and self._release_headroom()
+            ):
+                raise trouble from error
+            try:
+                self._tail.append(frame)
+            except OSError as again:
+                raise self._trouble_of(again) from again
         self._total += len(frame)
 
-    def _try_write(self, frame: bytes) -> StoreUnavailable | None:
-        trouble: StoreUnavailable
-        try:
-            if self._disk.write(self._fd, frame) == len(frame):
-                return None
-            trouble = JournalFull(f"the disk of the journal {self._directory} is full")
-        except OSError as error:
-            kind = JournalFull if error.errno in _FULL else JournalBroken
-            trouble = kind(f"the journal {self._directory} cannot be written: {error}")
-        try:
-            os.ftruncate(self._fd, self._offset)
-        except OSError as error:
+    def _trouble_of(self, error: OSError) -> StoreUnavailable:
+        if isinstance(error, TailStuck):
             self._fail(f"the journal {self._directory} cannot be mended: {error}")
-            return JournalBroken(self._failure)
-        return trouble
+        elif error.errno in _FULL:
+            return JournalFull(f"the disk of the journal {self._directory} is full")
+        return JournalBroken(
+            self._failure or f"the journal {self._directory} cannot be written: {error}"
+        )
 
     def _hold_headroom(self) -> bool:
         """Take the headroom if there is room for it twice, so that nobody is starved by it."""
@@ -440,35 +455,36 @@ class Journal:
         if newest.damaged_bytes:
             self._begin(newest.number + 1)
         else:
-            fd = os.open(newest.path, os.O_WRONLY | os.O_APPEND)
+            fd = os.open(newest.path, os.O_RDWR | os.O_APPEND)
             os.ftruncate(fd, newest.good_end)
             del self._closed[newest.number]
             self._total -= newest.size - newest.good_end
-            self._live, self._fd, self._offset = newest.number, fd, newest.good_end
+            self._live, self._tail = newest.number, self._open_tail(fd, newest.good_end)
             self._rotate_at = self._limits.segment_bytes
         return (newest.number, newest.good_end)
 
     def _rotate(self) -> None:
-        live, fd, offset = self._live, self._fd, self._offset
+        live, tail = self._live, self._tail
         try:
             self._begin(live + 1)
         except OSError:
             # The old segment takes more; try again later, not with every entry.
-            self._rotate_at = offset + max(1, self._limits.segment_bytes // 8)
+            self._rotate_at = tail.offset + max(1, self._limits.segment_bytes // 8)
             return
-        self._closed[live] = offset
-        self._before_live += offset
+        tail.seal()
+        self._closed[live] = tail.offset
+        self._before_live += tail.offset
         if self._group is None:
-            os.close(fd)
+            os.close(tail.fd)
         else:
-            self._retired.append(fd)
+            self._retired.append(tail.fd)
 
     def _begin(self, number: int) -> None:
         """Start a segment; it has its name only once its beginning is whole."""
         path = segment_path(self._directory, number)
         partial = path.with_suffix(".tmp")
         content = encode_header(self._seq) + b"".join(self._unsettled.values())
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
             self._write_whole(fd, content)
             partial.rename(path)
@@ -476,9 +492,12 @@ class Journal:
             os.close(fd)
             partial.unlink()
             raise
-        self._live, self._fd, self._offset = number, fd, len(content)
+        self._live, self._tail = number, self._open_tail(fd, len(content))
         self._total += len(content)
         self._rotate_at = max(self._limits.segment_bytes, 2 * len(content))
+
+    def _open_tail(self, fd: int, offset: int) -> Tail:
+        return Tail(fd, offset, self._disk.write, is_mapped=self._is_mapped)
 
     def _write_whole(self, fd: int, content: bytes) -> None:
         if self._disk.write(fd, content) != len(content):
@@ -486,8 +505,8 @@ class Journal:
 
     def _sync_written(self) -> int:
         with self._lock:
-            mark = self._before_live + self._offset
-            fd, retired, self._retired = self._fd, self._retired, []
+            mark = self._before_live + self._tail.offset
+            fd, retired, self._retired = self._tail.fd, self._retired, []
         for old in retired:
             self._disk.sync(old)
             os.close(old)

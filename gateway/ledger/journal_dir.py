@@ -163,7 +163,7 @@ def inherit(directory: Path) -> Inheritance:
     damaged = []
     for scan in scans:
         is_newest = scan is scans[-1]
-        if scan.damaged_bytes or (scan.good_end < scan.size and not is_newest):
+        if scan.damaged_bytes or (scan.torn_bytes and not is_newest):
             damaged.append(set_aside(scan.path))
         if scan.is_void:
             scan.path.unlink()
@@ -173,7 +173,7 @@ def inherit(directory: Path) -> Inheritance:
         unsettled=unsettled,
         seq=max((scan.seq for scan in kept if scan.seq is not None), default=None),
         damaged_files=tuple(damaged),
-        torn_bytes=scans[-1].size - scans[-1].good_end if scans else 0,
+        torn_bytes=scans[-1].torn_bytes if scans else 0,
     )
 
 

@@ -85,7 +85,8 @@ class SegmentScan:
         seq: Last sequence number known here, from the header or a record; ``None`` if none is.
         entries: How many readable entries it holds.
         damaged_bytes: Bytes before ``good_end`` that no entry could be read from.
-        good_end: Where the last whole frame ends; what follows is a torn tail.
+        good_end: Where the last whole frame ends; what follows is a torn tail or room not used.
+        torn_bytes: Bytes of a torn tail; zeros written ahead are none.
     """
 
     path: Path
@@ -95,6 +96,7 @@ class SegmentScan:
     entries: int = 0
     damaged_bytes: int = 0
     good_end: int
+    torn_bytes: int = 0
 
     @property
     def is_void(self) -> bool:
@@ -272,6 +274,7 @@ def scan_segment(path: Path, unsettled: dict[str, bytes]) -> SegmentScan:
         for part in read_frames(file.fd, 0, file.size):
             if isinstance(part, Gap) and part.end == file.size:
                 scan.good_end = part.at
+                scan.torn_bytes = _used_end(file.fd, part.at, part.end) - part.at
             elif isinstance(part, Gap):
                 scan.damaged_bytes += part.end - part.at
             else:
@@ -314,6 +317,17 @@ def _next_frame(fd: int, start: int, end: int) -> int:
             break
         base += len(chunk) - len(_MARK) + 1
     return end
+
+
+def _used_end(fd: int, start: int, end: int) -> int:
+    """Find where the zeros at the end of a file begin; ``start`` if there is nothing else."""
+    while end > start:
+        base = max(start, end - _CHUNK_BYTES)
+        used = os.pread(fd, end - base, base).rstrip(b"\0")
+        if used:
+            return base + len(used)
+        end = base
+    return start
 
 
 class _Window:

@@ -5,7 +5,7 @@ Must never delete what the ledger does not hold, nor give the ledger what the jo
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,13 +22,12 @@ _POLL_S: Final = 0.05
 _RETRY_S_MAX: Final = 5.0
 
 
-# The shipper's thread works a twentieth of the time, a fifth of it once the backlog has grown, and
-# all of the time before the journal is in danger of filling up.
-RESTS_PER_WORK: Final = 19
-RESTS_PER_WORK_BEHIND: Final = 4
-REST_S_MAX: Final = 0.5
-BACKLOG_BYTES: Final = 256 * 1024 * 1024
-BACKLOG_BYTES_MAX: Final = 1024 * 1024 * 1024
+# While calls keep the process busy, the shipper's thread works a fiftieth of the time, more of it
+# as the backlog grows, and all of it before the journal is in danger of filling up.
+RESTS_PER_WORK: Final = ((64 * 1024**2, 49), (256 * 1024**2, 19), (1024**3, 4))
+REST_S_MAX: Final = 2.0
+# Two hundred calls a second, as bytes of journal between two looks: below that nobody is disturbed.
+BUSY_BYTES: Final = 20 * 1024
 
 
 class LedgerSink(Protocol):
@@ -71,7 +70,13 @@ class Shipper:
     """
 
     def __init__(
-        self, journal: Journal, sink: LedgerSink, clock: Clock, *, batch_records: int = 500
+        self,
+        journal: Journal,
+        sink: LedgerSink,
+        clock: Clock,
+        *,
+        batch_records: int = 500,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         """Prepare; nothing happens before ``start`` or ``ship_pending``.
 
@@ -80,11 +85,13 @@ class Shipper:
             sink: Where to.
             clock: For the lag.
             batch_records: Most records in one transaction.
+            wait: Waits for an event, so many seconds at most.
         """
         self._journal = journal
         self._sink = sink
         self._clock = clock
         self._batch_records = batch_records
+        self._wait = wait
         self._at: ShippedTo | None = None
         self._is_renamed = False
         self._records_shipped = 0
@@ -190,7 +197,7 @@ class Shipper:
         is_ending = False
         try:
             while not is_ending:
-                self._wake.wait(_POLL_S if self._flushes else pause_s)
+                self._wait(self._wake, _POLL_S if self._flushes else pause_s)
                 self._wake.clear()
                 is_ending = self._is_ending
                 pause_s = self._try_ship(pause_s)
@@ -266,15 +273,21 @@ class Shipper:
         """Rest in proportion to the work just done: the path of a call goes first.
 
         The interpreter runs one thread at a time, so a shipper at full speed would take a third of
-        the calls a core can carry. Nobody waits for a flush because of this, and past a gigabyte
-        of backlog catching up goes first. Guarded by tests/ledger/test_shipper.py.
+        the calls a core can carry. It rests only while calls keep coming, nobody waits for a flush
+        because of it, and past a gigabyte of backlog catching up goes first. Guarded by
+        tests/ledger/test_shipper.py.
         """
-        is_alone = threading.current_thread() is not self._thread
-        backlog = self.pending_bytes()
-        if is_alone or self._flushes or self._is_ending or backlog > BACKLOG_BYTES_MAX:
+        if threading.current_thread() is not self._thread:
             return
-        rests = RESTS_PER_WORK if backlog < BACKLOG_BYTES else RESTS_PER_WORK_BEHIND
-        self._wake.wait(min(worked_s * rests, REST_S_MAX))
+        backlog = self.pending_bytes()
+        rests = next((rests for size, rests in RESTS_PER_WORK if backlog < size), 0)
+        rested_s, rest_s = 0.0, min(worked_s * rests, REST_S_MAX)
+        while rested_s < rest_s and not (self._flushes or self._is_ending):
+            before = self.pending_bytes()
+            self._wait(self._wake, min(_POLL_S, rest_s - rested_s))
+            if self.pending_bytes() - before < BUSY_BYTES:
+                return
+            rested_s += _POLL_S
 
     def _move_to(self, to: ShippedTo) -> None:
         with self._progress:

@@ -61,12 +61,14 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
             Bounds for the ceiling; sides the request leaves open are taken from the model.
         """
         model_input_max, model_output_max = maxima
-        inputs = [n for n in (self.input_tokens_max, model_input_max) if n is not None]
+        inputs = self.input_tokens_max
+        if inputs is None or (model_input_max is not None and model_input_max < inputs):
+            inputs = model_input_max
         output = self.output_tokens_max
         if output is None and model_output_max is not None:
             output = model_output_max * self.choices
         return Reach(
-            input_tokens_max=min(inputs, default=None),
+            input_tokens_max=inputs,
             output_tokens_max=None if output is None else output + self.extra_output_max,
             meters=self.meters,
             fees=self.fees,

@@ -68,7 +68,6 @@ _SINGLE: Final = frozenset(
 )
 # Content parts whose tokens the bytes of the request bound; anything else may point elsewhere.
 _SIZED_PARTS: Final = frozenset({"text", "refusal"})
-_MESSAGES: Final = re.compile(rb'"messages"[ \t\r\n]*:[ \t\r\n]*')
 # One pass over the body: every quoted name that is worth a closer look.
 _NOTABLE: Final = re.compile(
     rb'"(model|messages|stream|stream_options|n|max_tokens|max_completion_tokens|service_tier'
@@ -81,9 +80,17 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _Request(msgspec.Struct):
+class _Plain(msgspec.Struct, gc=False):
+    """A message of nothing but text: what is anything else does not decode."""
+
+    content: str | None = None
+    audio: None = None
+
+
+class _Fields(msgspec.Struct, kw_only=True):
+    """The fields of a request beside its messages."""
+
     model: str
-    messages: msgspec.Raw
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_tokens: int | None = None
@@ -93,6 +100,14 @@ class _Request(msgspec.Struct):
     modalities: list[str] | None = None
     web_search_options: msgspec.Raw = ABSENT
     prediction: msgspec.Raw = ABSENT
+
+
+class _PlainRequest(_Fields, kw_only=True):
+    messages: list[_Plain]
+
+
+class _Request(_Fields, kw_only=True):
+    messages: msgspec.Raw
 
 
 class _Part(msgspec.Struct):
@@ -105,13 +120,6 @@ class _Kind(msgspec.Struct):
     """A part as far as its type."""
 
     type: str | None = None
-
-
-class _Plain(msgspec.Struct, gc=False):
-    """A message of nothing but text: what is anything else does not decode."""
-
-    content: str | None = None
-    audio: None = None
 
 
 class _Asked(msgspec.Struct):
@@ -128,7 +136,7 @@ class _Prompt(msgspec.Struct):
 
 
 _decode_request = msgspec.json.Decoder(_Request).decode
-_decode_plain = msgspec.json.Decoder(list[_Plain]).decode
+_decode_plain = msgspec.json.Decoder(_PlainRequest).decode
 _decode_asked = msgspec.json.Decoder(list[_Asked]).decode
 _decode_prompt = msgspec.json.Decoder(_Prompt).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
@@ -159,12 +167,17 @@ class OpenAIChat:
         Source:
             https://platform.openai.com/docs/api-reference/chat/create, checked 2026-11-23.
         """
-        request = _read_request(body)
-        beside = _beside_messages(body, bytes(request.messages))
-        notable = _NOTABLE.findall(beside)
-        if len(notable) != len(set(notable)) or _has_escapes(beside):
-            _refuse_repeats(beside)
-        has_parts = _has_unsized_parts(request.messages)
+        request: _Fields
+        has_parts = False
+        try:
+            # Mostly the messages are nothing but text, and one pass tells.
+            request = _decode_plain(body)
+        except UNREADABLE:
+            request = wider = _read_request(body)
+            has_parts = any(map(_is_unsized, _read_messages(wider.messages)))
+        notable = _NOTABLE.findall(body)
+        if len(notable) > len(set(notable)) or _has_escapes(body):
+            _refuse_repeats(body)
         if len(request.model) > NAME_CHARS_MAX:
             raise BadRequest(f"the model name is longer than {NAME_CHARS_MAX} characters")
         is_searching = (
@@ -331,19 +344,6 @@ def _read_request(body: bytes) -> _Request:
         raise BadRequest("the request body is nested too deeply") from None
 
 
-def _beside_messages(body: bytes, messages: bytes) -> bytes:
-    """Cut the messages out, which are most of a request and hold none of its fields.
-
-    What is cut is the value of a member of that name. Should it not be the one at the top, that
-    one is still there, and the name stands twice.
-    """
-    found = _MESSAGES.search(body)
-    start = -1 if found is None else found.end()
-    if start < 0 or not body.startswith(messages, start):
-        return body
-    return body[:start] + b"0" + body[start + len(messages) :]
-
-
 def _has_escapes(body: bytes) -> bool:
     """Tell whether a name may be spelt with escapes."""
     return b"\\" in body and _ESCAPED_ASCII.search(body) is not None
@@ -355,25 +355,6 @@ def _refuse_repeats(body: bytes) -> None:
     for name, count in names.items():
         if count > 1 and name in _SINGLE:
             raise BadRequest(f"the request body gives {name!r} more than once; give it once")
-
-
-def _has_unsized_parts(messages: msgspec.Raw) -> bool:
-    """Tell whether a message holds or names what its bytes do not bound: images, earlier audio."""
-    raw = bytes(messages)
-    # One list, no object but a message, and every message has a text: nothing to look into.
-    texts = raw.count(b'"content":"') + raw.count(b'"content": "')
-    if (
-        raw.count(b"[") == 1
-        and raw.count(b"{") == texts
-        and b'"audio"' not in raw
-        and b"\\u00" not in raw
-    ):
-        return False
-    try:
-        _decode_plain(messages)
-    except UNREADABLE:
-        return any(map(_is_unsized, _read_messages(messages)))
-    return False
 
 
 def _read_messages(messages: msgspec.Raw) -> list[_Asked]:

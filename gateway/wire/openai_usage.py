@@ -116,6 +116,9 @@ def _split_prompt(
     cached, written = inside.cached_tokens or 0, inside.cache_write_tokens or 0
     audio, image = inside.audio_tokens or 0, inside.image_tokens or 0
     plain = prompt - cached - written
+    if not (audio or image) and cached >= 0 and written >= 0 and plain >= 0:
+        # Nearly every answer.
+        return {Meter.INPUT: plain, Meter.CACHE_READ: cached, Meter.CACHE_WRITE: written}
     if min(cached, written, audio, image) < 0 or plain < 0 or audio + image > prompt:
         contradictions.append(
             f"prompt parts contradict the total: cached {cached}, written {written}, "
@@ -146,7 +149,7 @@ def _split_prompt(
 def _split_completion(
     completion: int, reasoning: int, audio: int, contradictions: list[str]
 ) -> dict[Meter, Quantity]:
-    if min(reasoning, audio) < 0 or reasoning + audio > completion:
+    if reasoning < 0 or audio < 0 or reasoning + audio > completion:
         contradictions.append(
             f"completion parts contradict the total: reasoning {reasoning}, audio {audio} "
             f"of {completion}"

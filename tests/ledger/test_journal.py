@@ -45,7 +45,7 @@ class FaultyDisk:
 
     def disk(self) -> Disk:
         """Make what the journal takes."""
-        return Disk(write=self.write)
+        return Disk(write=self.write, can_map=lambda _: False)
 
 
 def raising(code: int) -> Callable[[int, bytes], int]:
@@ -175,7 +175,7 @@ def test_segments_rotate_and_carry_open_calls(tmp_path):
         assert live > 3
         assert [live] == list_segments(tmp_path)
         assert [live] == [extent.number for extent in journal.extents()]
-        assert newest_segment(tmp_path).stat().st_size == journal.total_bytes
+        assert journal.extents()[-1].end == journal.total_bytes
         journal.delete_before(live)
     with closing(Journal.open(tmp_path, segment_bytes_max=4000)) as journal:
         assert (long_call,) == journal.open_intents()
@@ -472,7 +472,9 @@ def test_an_entry_costs_one_write(tmp_path):
         writes.append(frame)
         return os.write(fd, frame)
 
-    with closing(Journal.open(tmp_path, disk=Disk(write=write))) as journal:
+    with closing(
+        Journal.open(tmp_path, disk=Disk(write=write, can_map=lambda _: False))
+    ) as journal:
         writes.clear()
         intent = make_intent(id=mint())
         journal.append_intent(intent)

@@ -391,3 +391,48 @@ def test_a_dead_thread_says_so(tmp_path):
         assert not shipper.stop(0.2)
         assert "the shipper thread has died" == shipper.trouble
         assert not shipper.is_store_up
+
+
+class WorkingSink(MemorySink):
+    """A ledger that takes ten milliseconds for a transaction."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def append(self, writer: str, records: Sequence[LedgerRecord], shipped_to: ShippedTo) -> None:
+        """Add what is new, and let the time pass."""
+        super().append(writer, records, shipped_to)
+        self._clock.seconds += 0.01
+
+
+@pytest.mark.parametrize("busy_looks", [0, 3, 1000])
+def test_it_rests_only_while_calls_keep_coming(tmp_path, busy_looks):
+    """A fiftieth of the time under load; with the load gone, the backlog goes at once."""
+    clock, rests, left = ManualClock(), [], [busy_looks]
+    sink = WorkingSink(clock)
+    begun, ended = threading.Event(), threading.Event()
+
+    def wait(event: threading.Event, seconds: float) -> bool:
+        """Stand in for the waiting: calls may come meanwhile."""
+        if sink.batches and len(sink.records) < 40:
+            rests.append(seconds)
+            if left[0]:
+                left[0] -= 1
+                append_records(journal, 40)
+        elif len(sink.records) >= 40:
+            ended.set()
+            return event.wait(0.01)
+        begun.set()
+        return False
+
+    with closing(Journal.open(tmp_path)) as journal:
+        records = append_records(journal, 40)
+        shipper = Shipper(journal, sink, clock, batch_records=10, wait=wait)
+        shipper.start()
+        assert ended.wait(PATIENCE_S)
+        assert shipper.stop(PATIENCE_S)
+        assert {record.id for record in records} <= sink.records.keys()
+    # Four transactions of 10 ms each: three rests of 490 ms, looked up from every 50 ms.
+    expected = {0: 3, 3: 3 + 3, 1000: 30}[busy_looks]
+    assert expected == len(rests)

@@ -253,6 +253,10 @@ class ListJournal:
         self.records.append(numbered)
         return numbered
 
+    @property
+    def must_sync(self) -> bool:
+        return True
+
     async def synced(self) -> None:
         await self.awaits.here("synced")
         if not self.is_syncing:
