@@ -33,6 +33,7 @@ from gateway.ledger.filters import (
     where,
     within,
 )
+from gateway.ledger.history import CallHistory, HistoryQuery, load_history
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.rows import from_row
 from gateway.ledger.store import reading, store_errors
@@ -151,6 +152,21 @@ class Queries:
         """
         with self._connected() as connection:
             return load_usage(connection, query)
+
+    def history(self, query: HistoryQuery) -> CallHistory:
+        """Count what the newest calls of a model used.
+
+        Args:
+            query: Which calls.
+
+        Returns:
+            As ``gateway.ledger.history.load_history``.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        with self._connected() as connection:
+            return load_history(connection, query)
 
     def sum_spent(
         self,

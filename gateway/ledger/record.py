@@ -205,13 +205,21 @@ def to_public(record: LedgerRecord) -> dict[str, Any]:
         "cost": _text_or_none(record.cost_pico),
         "list_cost": _text_or_none(record.list_cost_pico),
         "provider_cost": _text_or_none(record.provider_cost_pico),
-        "lines": [_line_to_public(line) for line in record.lines],
+        "lines": [line_to_public(line) for line in record.lines],
         "flags": list(record.flags),
     }
     return {name: shown[name] for name in _PUBLIC_ORDER}
 
 
-def _line_to_public(line: LedgerLine) -> dict[str, Any]:
+def line_to_public(line: LedgerLine) -> dict[str, str]:
+    """Write a rated line the way the API and the exports show it.
+
+    Args:
+        line: Any line.
+
+    Returns:
+        Fields in their published order, all of them text; quantity, price and money decimal.
+    """
     return {
         "sku": line.sku,
         "price_id": line.price_id,
