@@ -36,6 +36,7 @@ from gateway.clock import SystemClock, epoch_us
 from gateway.demo import DemoUpstream
 from gateway.directory import Directory
 from gateway.ending import Endings
+from gateway.estimating import bound_messages, count_messages
 from gateway.ids import IdSource
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.journal import Journal
@@ -51,7 +52,6 @@ from gateway.running import DirectoryFollower
 from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
 from gateway.upstream import HttpUpstream
-from gateway.wire.openai_chat import TOKENS_PER_MESSAGE, TOKENS_PER_REPLY, OpenAIChat
 from pricing.book import Book, load_book
 
 log = logging.getLogger("taximeter")
@@ -508,7 +508,7 @@ class _Gateway:
             on_change=self.follower.reload,
             is_ready=lambda: {**self._stores_up(), "price_book": True},
             count_tokens=self._count_tokens,
-            bound_tokens=_bound_tokens,
+            bound_tokens=lambda messages, _model: bound_messages(messages),
         )
 
     def _stores_up(self) -> Mapping[str, bool]:
@@ -520,10 +520,14 @@ class _Gateway:
 
     def _count_tokens(self, messages: Sequence[Mapping[str, Any]], model: str) -> int:
         """Count in the tokenizer process, from a thread of the control plane."""
-        body = json.dumps({"messages": messages}).encode()
-        texts = OpenAIChat().read_prompt(body) or [json.dumps(messages)]
-        counting = asyncio.run_coroutine_threadsafe(self.tokenizer.count(texts, model), self._loop)
-        return counting.result() + TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_REPLY
+
+        def count(texts: Sequence[str]) -> int:
+            counting = asyncio.run_coroutine_threadsafe(
+                self.tokenizer.count(texts, model), self._loop
+            )
+            return counting.result()
+
+        return count_messages(messages, count)
 
     def _models(self, client: RsgiClient) -> None:
         call = self._path.open(client)
@@ -550,9 +554,3 @@ class _Gateway:
             return
         body, content_type = self.metrics.render(client.header("accept") or "")
         client.respond(200, [("content-type", content_type)], body)
-
-
-def _bound_tokens(messages: Sequence[Mapping[str, Any]], _model: str) -> int | None:
-    """Bound chat messages as the path of a call does: by their bytes, when they are all text."""
-    body = json.dumps({"model": "any", "messages": messages}, ensure_ascii=False).encode()
-    return OpenAIChat().read_facts(body).input_tokens_max

@@ -1,11 +1,13 @@
 """``POST /api/v1/estimates``: what a call would cost, through the function that prices real ones.
 
-Must never state a ceiling that a call could exceed: where nothing bounds it, there is none.
+Must never work out a cost itself: ``gateway.estimating`` does, for the command line too.
 """
 
 import json
-from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any, Final, Literal, Self
 
 from fastapi import APIRouter
 from pydantic import (
@@ -16,41 +18,44 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    model_validator,
 )
 
-from gateway.admin.fields import InstantIn, InstantOut, PlainText
+from gateway.admin.fields import Id, InstantIn, InstantOut, PlainText
 from gateway.admin.idempotency import ReplayRoute
 from gateway.admin.ledger import LineOut
 from gateway.admin.models import PricedModel, find_priced_model
 from gateway.admin.parts import ControlParts, Parts
 from gateway.admin.problems import RequestRefused
-from gateway.clock import epoch_us
-from gateway.ledger.filters import RecordFilter
-from gateway.ledger.lines import to_ledger_lines
-from gateway.ledger.usage import UsageQuery
-from pricing.meters import TRAITS, Meter
-from pricing.money import Money, decimal_from_text, pico_to_text
-from pricing.rates import RateCard
-from pricing.rating import (
-    RatedLine,
-    Reach,
-    Unbounded,
-    UnpricedSku,
-    rate_ceiling,
-    rate_usage,
-    total_cost,
+from gateway.estimate_public import (
+    Choice,
+    choice_of,
+    choice_of_rated,
+    choose,
+    comparison_to_public,
+    estimate_to_public,
+    offer_to_public,
+    rated_to_public,
 )
-from pricing.sku import STANDARD_TIER
+from gateway.estimating import (
+    TOKENS_MAX,
+    NoSuchTier,
+    Offer,
+    PlannedCall,
+    Terms,
+    estimate_call,
+    make_offer,
+    rate_exactly,
+    rate_same,
+    read_quantity,
+    read_terms,
+)
+from gateway.usual import NoHistory, Usual, ask_for, find_usual, history_query
+from pricing.meters import Meter
+from pricing.rating import UnpricedSku
 from pricing.usage import Quantity
 
-HISTORY: Final = timedelta(days=30)
-BATCH_TIER: Final = "batch"
-# Words of the providers' APIs for the tier that the catalog calls standard.
-_STANDARD_WORDS: Final = frozenset({"auto", "default", STANDARD_TIER})
-# What a chat call can touch. Cached input is never dearer than plain input; cache writes are left
-# out because a call writes a cache only where it asks to.
-_CHAT_METERS: Final = frozenset({Meter.INPUT, Meter.CACHE_READ, Meter.OUTPUT, Meter.REASONING})
-_TOKENS_MAX: Final = 10**12
+COMPARED_MAX: Final = 20
 
 router = APIRouter(prefix="/estimates", tags=["estimates"], route_class=ReplayRoute)
 
@@ -64,7 +69,7 @@ def _encodable(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return messages
 
 
-Tokens = Annotated[int, Field(ge=0, le=_TOKENS_MAX, strict=True)]
+Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX, strict=True)]
 # Whole numbers as they are; fractions of seconds as text, because a float is not what was counted.
 Amount = Tokens | Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?$")]
 
@@ -78,22 +83,43 @@ class _AboutModel(BaseModel):
     region: PlainText | None = None
     batch: bool = False
     at: InstantIn | None = None
+    compare: Annotated[list[PlainText], Field(max_length=COMPARED_MAX)] = Field(
+        default=[],
+        description="Other models to price the same call on, as in `model`.",
+        examples=[["anthropic/claude-sonnet-4-5"]],
+    )
 
 
-class TokensEstimate(_AboutModel):
+class _AboutCall(_AboutModel):
+    """What both kinds of planned calls say of the answer, and of whom they are."""
+
+    output_tokens: Tokens | None = Field(
+        default=None, description="Tokens the answer is expected to have, instead of history's."
+    )
+    max_output_tokens: Annotated[int, Field(ge=1, le=TOKENS_MAX, strict=True)] | None = None
+    team: Id | None = Field(default=None, description="Whose calls tell what is usual.")
+    project: Id | None = Field(default=None, description="Likewise; its team follows.")
+
+    @model_validator(mode="after")
+    def _is_within_limit(self) -> Self:
+        limit, expected = self.max_output_tokens, self.output_tokens
+        if limit is not None and expected is not None and expected > limit:
+            raise ValueError("output_tokens is more than max_output_tokens")
+        return self
+
+
+class TokensEstimate(_AboutCall):
     """A call whose input was counted already."""
 
     input_tokens: Tokens
-    max_output_tokens: Annotated[int, Field(ge=1, le=_TOKENS_MAX, strict=True)] | None = None
 
 
-class MessagesEstimate(_AboutModel):
+class MessagesEstimate(_AboutCall):
     """A call whose input is counted here; nothing of it is kept."""
 
     messages: Annotated[
         list[dict[str, Any]], Field(min_length=1, max_length=10_000), AfterValidator(_encodable)
     ] = Field(examples=[[{"role": "user", "content": "Hello"}]])
-    max_output_tokens: Annotated[int, Field(ge=1, le=_TOKENS_MAX, strict=True)] | None = None
 
 
 class UsageEstimate(_AboutModel):
@@ -119,12 +145,83 @@ EstimateIn = Annotated[
 
 
 class CostOut(BaseModel):
-    """One cost and the lines it is the sum of."""
+    """One cost and the lines it is the sum of.
+
+    Attributes:
+        cost: Sum of the lines.
+        list_cost: The same at published prices.
+        input_tokens: Of all lines.
+        output_tokens: Of all lines.
+        counted_as: Meters without a price here, by the meter whose price they have instead.
+        lines: As in a ledger record.
+    """
 
     cost: str
+    list_cost: str
     input_tokens: int
     output_tokens: int
+    counted_as: dict[str, str]
     lines: list[LineOut]
+
+
+class HistoryOut(BaseModel):
+    """What the expectation rests on.
+
+    Attributes:
+        scope: Whose calls: the narrowest of these that has enough, or else the widest.
+        id: Id of that project, team or organisation; null for everybody's calls of the model.
+        records: How many calls.
+        first_day: Day of the oldest, in UTC.
+        last_day: Day of the newest.
+        output_tokens: Mean tokens of an answer.
+        cached_percent: Share of their input tokens that came out of a cache.
+    """
+
+    scope: Literal["project", "team", "organization", "model"]
+    id: str | None
+    records: int
+    first_day: str
+    last_day: str
+    output_tokens: int
+    cached_percent: int
+
+
+class ComparedOut(BaseModel):
+    """One model of a comparison.
+
+    Attributes:
+        provider: Provider.
+        model: Model.
+        cost: Of the given usage; absent for a planned call.
+        low: Of the planned call; absent for given usage, like the next two.
+        expected: With the tokens expected of the model asked for.
+        ceiling: With this model's own limit where the call sets none.
+        ratio: How many times the cost of the model asked for; null where either is unknown.
+        counted_as: As in the costs above, of ``cost`` or ``expected``.
+        note: Why the call has no cost there, or that its prompt does not fit; mostly null.
+    """
+
+    provider: str
+    model: str
+    cost: str | None = None
+    low: str | None = None
+    expected: str | None = None
+    ceiling: str | None = None
+    ratio: str | None
+    counted_as: dict[str, str]
+    note: str | None
+
+
+class ComparisonOut(BaseModel):
+    """The same call on several models, the one asked for first.
+
+    Attributes:
+        by: The cost that ``ratio`` compares.
+        models: The models, in the order asked for.
+    """
+
+    by: Literal["cost", "low", "expected", "ceiling"]
+    models: list[ComparedOut]
 
 
 class _PricedOut(BaseModel):
@@ -135,6 +232,7 @@ class _PricedOut(BaseModel):
     service_tier: str
     region: str | None
     at: InstantOut
+    comparison: ComparisonOut | None = None
 
 
 class EstimateOut(_PricedOut):
@@ -142,21 +240,28 @@ class EstimateOut(_PricedOut):
 
     Attributes:
         input_tokens_from: Whether the input was given or counted here.
-        low: The input and one output token.
+        low: The input, from a cache where that is cheaper, and one output token.
         expected: The input and the usual output; null when nothing tells what is usual.
-        expected_from: ``history``: the mean output of this model in the last 30 days of the ledger;
-            ``assumption``: half of the most it can be.
-        ceiling: What no call of this shape exceeds; null when nothing bounds it. Cache writes,
-            tools and parts that are not text come on top.
+        expected_from: ``history``: the mean of recent calls of this model; ``given``: your own
+            ``output_tokens``, with the cache share of ``history`` where there is one.
+        history: The calls of this ledger that tell what is usual; null when there are none.
+        no_history: Why there are none.
+        ceiling: What no call of this shape exceeds; null when nothing bounds it. Fees
+            that are not tokens, such as searches, come on top of every part.
         unbounded: Why there is no ceiling.
+        note: That the prompt does not fit the model; mostly null.
+        comparison: The call on other models; null unless ``compare`` asked for it.
     """
 
     input_tokens_from: Literal["given", "counted"]
     low: CostOut
     expected: CostOut | None
-    expected_from: Literal["history", "assumption"] | None
+    expected_from: Literal["history", "given"] | None
+    history: HistoryOut | None
+    no_history: str | None
     ceiling: CostOut | None
     unbounded: str | None
+    note: str | None
 
 
 class RatedOut(_PricedOut):
@@ -173,171 +278,105 @@ class _Question:
     def __init__(self, parts: ControlParts, body: _AboutModel) -> None:
         self.parts = parts
         self.at: datetime = body.at or parts.clock.now()
-        self.tier = _tier_of(body)
-        self.found: PricedModel = find_priced_model(parts, body.provider, body.model, self.at)
-        self.card = self.found.card
-        # A region without prices of its own has those without a region.
-        self.region = body.region if body.region in _regions(self.card) else None
+        try:
+            self.terms: Terms = read_terms(body.service_tier, body.region, is_batch=body.batch)
+        except ValueError as contradiction:
+            raise RequestRefused(422, "invalid_request", str(contradiction)) from contradiction
+        self.found = find_priced_model(parts, body.provider, body.model, self.at)
+        self.others = [find_priced_model(parts, None, name, self.at) for name in body.compare]
+        self.offer = self.offer_of(self.found)
 
-    def rate(self, counts: dict[Meter, Quantity]) -> tuple[RatedLine, ...]:
-        return rate_usage(counts, self.card, tier=self.tier, region=self.region)
-
-    def priced(self) -> dict[str, Any]:
-        return {
-            "provider": self.found.provider,
-            "model": self.found.name,
-            "price_version": self.card.version,
-            "currency": self.card.currency,
-            "service_tier": self.tier,
-            "region": self.region,
-            "at": self.at,
-        }
+    def offer_of(self, found: PricedModel) -> Offer:
+        return make_offer(found.provider, found.name, found.card, self.terms)
 
 
 # Counting waits for the tokenizer and the history for the database, so this runs in a thread.
-@router.post("")
+@router.post("", response_model_exclude_unset=True)
 def estimate(parts: Parts, body: EstimateIn) -> EstimateOut | RatedOut:
     """Estimate a call from its input, or rate given usage exactly.
 
     With ``messages`` or ``input_tokens``: the low, expected and ceiling cost. With ``usage``: the
-    lines a call with this usage has in the ledger.
+    lines a call with this usage has in the ledger. ``compare`` prices the same on other models.
     """
-    question = _Question(parts, body)
     try:
+        question = _Question(parts, body)
         if isinstance(body, UsageEstimate):
             return _rate_exactly(question, body)
         return _estimate_call(question, body)
-    except UnpricedSku as gap:
+    except (UnpricedSku, NoSuchTier) as gap:
         raise RequestRefused(422, "unpriced_meter", str(gap)) from gap
 
 
 def _rate_exactly(question: _Question, body: UsageEstimate) -> RatedOut:
-    lines = question.rate({meter: _quantity(meter, n) for meter, n in body.usage.items()})
-    currency = question.card.currency
-    list_cost = sum((line.list_cost for line in lines), Money(0, currency))
+    try:
+        counts: dict[Meter, Quantity] = {
+            meter: read_quantity(meter, amount) for meter, amount in body.usage.items()
+        }
+    except ValueError as refused:
+        raise RequestRefused(422, "invalid_request", f"usage.{refused}") from refused
+    rated = rate_exactly(question.offer, counts)
+
+    def choice(found: PricedModel) -> Choice:
+        offer = question.offer_of(found)
+        return choice_of_rated(offer, rate_same(offer, counts))
+
     return RatedOut(
-        **question.priced(),
-        cost=str(total_cost(lines, currency)),
-        list_cost=str(list_cost),
-        lines=_lines_out(lines),
+        **offer_to_public(question.offer, question.at),
+        **_comparison(question, choice_of_rated(question.offer, rated), choice),
+        **rated_to_public(rated),
     )
 
 
 def _estimate_call(question: _Question, body: TokensEstimate | MessagesEstimate) -> EstimateOut:
+    call = _planned(question, body)
+    usual = _usual(question, body)
+    estimate = estimate_call(question.offer, call, usual)
+
+    def choice(found: PricedModel) -> Choice:
+        return choice_of(estimate_call(question.offer_of(found), call, usual))
+
+    return EstimateOut(
+        **offer_to_public(question.offer, question.at),
+        **_comparison(question, choice_of(estimate), choice),
+        input_tokens_from="counted" if isinstance(body, MessagesEstimate) else "given",
+        **estimate_to_public(estimate),
+    )
+
+
+def _planned(question: _Question, body: TokensEstimate | MessagesEstimate) -> PlannedCall:
+    bound: int | None
     if isinstance(body, MessagesEstimate):
         counted = question.parts.count_tokens(body.messages, question.found.name)
         bound = question.parts.bound_tokens(body.messages, question.found.name)
         bound = None if bound is None else max(bound, counted)
     else:
-        counted, bound = body.input_tokens, body.input_tokens
-    limits = [n for n in (body.max_output_tokens, question.card.output_tokens_max) if n is not None]
-    output_max = min(limits, default=None)
-    usual, usual_from = _usual_output(question, output_max)
-    ceiling, unbounded = _ceiling(question, bound, output_max)
-    return EstimateOut(
-        **question.priced(),
-        input_tokens_from="counted" if isinstance(body, MessagesEstimate) else "given",
-        low=_cost_out(question.rate({Meter.INPUT: counted, Meter.OUTPUT: 1})),
-        expected=(
-            None
-            if usual is None
-            else _cost_out(question.rate({Meter.INPUT: counted, Meter.OUTPUT: usual}))
-        ),
-        expected_from=usual_from,
-        ceiling=ceiling,
-        unbounded=unbounded,
+        counted = bound = body.input_tokens
+    return PlannedCall(
+        input_tokens=counted,
+        input_tokens_max=bound,
+        output_tokens=body.output_tokens,
+        output_tokens_max=body.max_output_tokens,
     )
 
 
-def _usual_output(
-    question: _Question, output_max: int | None
-) -> tuple[int | None, Literal["history", "assumption"] | None]:
-    seen = question.parts.queries.usage(
-        UsageQuery(
-            wanted=RecordFilter(
-                from_us=epoch_us(question.parts.clock.now() - HISTORY),
-                provider=question.found.provider,
-                model=question.found.name,
-                outcome="ok",
-            )
-        )
-    )
-    calls = sum(row.requests - row.unknown_usage_requests for row in seen)
-    if calls > 0:
-        mean = max(1, sum(row.output_tokens for row in seen) // calls)
-        return mean if output_max is None else min(mean, output_max), "history"
-    if output_max is None:
-        return None, None
-    return max(1, output_max // 2), "assumption"
-
-
-def _ceiling(
-    question: _Question, input_max: int | None, output_max: int | None
-) -> tuple[CostOut | None, str | None]:
-    reach = Reach(
-        input_tokens_max=input_max,
-        output_tokens_max=output_max,
-        meters=_CHAT_METERS,
-        fees={},
-        tiers=frozenset({question.tier}),
-        region=question.region,
-    )
+def _usual(question: _Question, body: _AboutCall) -> Usual | NoHistory:
+    parts, found = question.parts, question.found
+    priced_as = {name: given.priced_as for name, given in parts.settings.providers.items()}
+    query = history_query(found.entry, found.provider, priced_as, parts.clock.now())
     try:
-        return _cost_out(rate_ceiling(reach, question.card)), None
-    except Unbounded as gap:
-        return None, f"{gap}; set max_output_tokens"
+        query = ask_for(query, parts.directory, team=body.team, project=body.project)
+    except ValueError as contradiction:
+        raise RequestRefused(422, "invalid_request", str(contradiction)) from contradiction
+    return find_usual(parts.queries.history, query)
 
 
-def _regions(card: RateCard) -> set[str | None]:
-    return {region for _, region, _ in card.rates}
-
-
-def _tier_of(body: _AboutModel) -> str:
-    asked = (body.service_tier or STANDARD_TIER).lower()
-    tier = STANDARD_TIER if asked in _STANDARD_WORDS else asked
-    if not body.batch:
-        return tier
-    if tier not in {STANDARD_TIER, BATCH_TIER}:
-        detail = f"a call is served either at service_tier {tier} or as a batch, not both"
-        raise RequestRefused(422, "invalid_request", detail)
-    return BATCH_TIER
-
-
-def _quantity(meter: Meter, amount: int | str) -> Quantity:
-    if isinstance(amount, int):
-        return amount
-    exact = decimal_from_text(amount)
-    if exact == int(exact):
-        return int(exact)
-    if not meter.value.endswith("_second"):
-        detail = f"usage.{meter.value}: {amount} is not a whole number"
-        raise RequestRefused(422, "invalid_request", detail)
-    return exact
-
-
-def _cost_out(lines: tuple[RatedLine, ...]) -> CostOut:
-    totals = {"input": 0, "output": 0, "none": 0}
-    for line in lines:
-        totals[TRAITS[line.meter].direction] += int(line.quantity)
-    return CostOut(
-        cost=pico_to_text(sum(line.cost.pico for line in lines)),
-        input_tokens=totals["input"],
-        output_tokens=totals["output"],
-        lines=_lines_out(lines),
-    )
-
-
-def _lines_out(lines: tuple[RatedLine, ...]) -> list[LineOut]:
-    return [
-        LineOut(
-            sku=line.sku,
-            price_id=line.price_id,
-            meter=line.meter,
-            quantity=line.quantity,
-            unit_price=line.unit_price,
-            per=str(line.per),
-            list_cost=pico_to_text(line.list_cost_pico),
-            cost=pico_to_text(line.cost_pico),
-        )
-        for line in to_ledger_lines(lines)
+def _comparison(
+    question: _Question, first: Choice, choice: Callable[[PricedModel], Choice]
+) -> dict[str, Any]:
+    if not question.others:
+        return {}
+    others = [
+        choose((found.provider, found.name), first.costs, partial(choice, found))
+        for found in question.others
     ]
+    return {"comparison": comparison_to_public([first, *others])}
