@@ -5,6 +5,7 @@ exceed, nor an expectation that rests on nothing.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -29,6 +30,8 @@ from pricing.usage import Quantity
 
 TOKENS_MAX: Final = 10**12
 BATCH_TIER: Final = "batch"
+# How a quantity is written. No exponents: few characters would stand for a gigabyte of digits.
+_NUMBER: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -218,6 +221,8 @@ def read_quantity(meter: Meter, amount: int | str) -> Quantity:
     """
     if isinstance(amount, int):
         exact: Quantity = amount
+    elif not _NUMBER.fullmatch(amount):
+        raise ValueError(f"{meter.value}: {amount[:40]!r} is not a number such as 12 or 1.5")
     else:
         exact = decimal_from_text(amount)
         if exact == int(exact):
@@ -255,6 +260,41 @@ def bound_messages(messages: Messages) -> int | None:
     """
     body = json.dumps({"model": "any", "messages": messages}, ensure_ascii=False).encode()
     return OpenAIChat().read_facts(body).input_tokens_max
+
+
+def plan_call(
+    prompt: int | Messages,
+    count: Callable[[Messages], int],
+    bound: Callable[[Messages], int | None] = bound_messages,
+    *,
+    output_tokens: int | None,
+    output_tokens_max: int | None,
+) -> PlannedCall:
+    """Describe a call, counting its prompt where nobody has.
+
+    Args:
+        prompt: Its tokens, or the messages.
+        count: Counts the tokens of messages.
+        bound: Bounds the same from above.
+        output_tokens: As in ``PlannedCall``.
+        output_tokens_max: Likewise.
+
+    Returns:
+        The call.
+    """
+    most: int | None
+    if isinstance(prompt, int):
+        counted = most = prompt
+    else:
+        counted = count(prompt)
+        bounded = bound(prompt)
+        most = None if bounded is None else max(bounded, counted)
+    return PlannedCall(
+        input_tokens=counted,
+        input_tokens_max=most,
+        output_tokens=output_tokens,
+        output_tokens_max=output_tokens_max,
+    )
 
 
 def rate_exactly(offer: Offer, counts: Mapping[Meter, Quantity]) -> Rated:

@@ -41,10 +41,10 @@ from gateway.estimating import (
     TOKENS_MAX,
     NoSuchTier,
     Offer,
-    PlannedCall,
     Terms,
     estimate_call,
     make_offer,
+    plan_call,
     rate_exactly,
     rate_same,
     read_quantity,
@@ -328,7 +328,14 @@ def _rate_exactly(question: _Question, body: UsageEstimate) -> RatedOut:
 
 
 def _estimate_call(question: _Question, body: TokensEstimate | MessagesEstimate) -> EstimateOut:
-    call = _planned(question, body)
+    parts, model = question.parts, question.found.name
+    call = plan_call(
+        body.messages if isinstance(body, MessagesEstimate) else body.input_tokens,
+        lambda messages: parts.count_tokens(messages, model),
+        lambda messages: parts.bound_tokens(messages, model),
+        output_tokens=body.output_tokens,
+        output_tokens_max=body.max_output_tokens,
+    )
     usual = _usual(question, body)
     estimate = estimate_call(question.offer, call, usual)
 
@@ -340,22 +347,6 @@ def _estimate_call(question: _Question, body: TokensEstimate | MessagesEstimate)
         **_comparison(question, choice_of(estimate), choice),
         input_tokens_from="counted" if isinstance(body, MessagesEstimate) else "given",
         **estimate_to_public(estimate),
-    )
-
-
-def _planned(question: _Question, body: TokensEstimate | MessagesEstimate) -> PlannedCall:
-    bound: int | None
-    if isinstance(body, MessagesEstimate):
-        counted = question.parts.count_tokens(body.messages, question.found.name)
-        bound = question.parts.bound_tokens(body.messages, question.found.name)
-        bound = None if bound is None else max(bound, counted)
-    else:
-        counted = bound = body.input_tokens
-    return PlannedCall(
-        input_tokens=counted,
-        input_tokens_max=bound,
-        output_tokens=body.output_tokens,
-        output_tokens_max=body.max_output_tokens,
     )
 
 

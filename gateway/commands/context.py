@@ -42,18 +42,23 @@ def config_path(args: argparse.Namespace) -> Path | None:
     return find_config(args.config, os.environ)
 
 
-def read_book() -> Book:
-    """Load the newest price book.
+def read_book(version: str | None = None) -> Book:
+    """Load a price book.
+
+    Args:
+        version: Its name; ``None`` for the newest.
 
     Returns:
         The book.
 
     Raises:
-        CommandFailed: It is broken or cannot be read.
+        CommandFailed: It is broken or cannot be read, or there is none of that name.
     """
     try:
-        return load_book()
+        return load_book(version)
     except (BookBroken, OSError) as broken:
+        if version is not None:
+            raise CommandFailed(str(broken), exit_code=2) from broken
         raise CommandFailed(f"the price book cannot be used; install again:\n{broken}") from broken
 
 

@@ -6,6 +6,8 @@ Must never let an expected failure through as a traceback: each becomes a senten
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError
@@ -18,6 +20,8 @@ from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.migrate import SchemaUnknown, upgrade
 from gateway.ledger.store import DatabaseRefused, is_current, open_engine
 from gateway.settings import Settings
+
+_SQLITE: Final = "sqlite:///"
 
 
 @contextmanager
@@ -33,13 +37,43 @@ def opened_database(settings: Settings) -> Iterator[Engine]:
     Raises:
         CommandFailed: It cannot be opened or reached, is of a newer version, or goes away.
     """
+    with _opened(settings) as engine:
+        if not is_current(engine):
+            upgrade(engine)
+        yield engine
+
+
+@contextmanager
+def opened_for_reading(settings: Settings) -> Iterator[Engine]:
+    """Open a database that is there, and leave it as it is.
+
+    Args:
+        settings: For the address.
+
+    Yields:
+        The engine, closed afterwards.
+
+    Raises:
+        CommandFailed: There is none, its tables are of another version, or it goes away.
+    """
+    url = settings.storage.database_url
+    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
+        # Connecting would make the file.
+        file = url.removeprefix(_SQLITE)
+        raise CommandFailed(f"there is no ledger at {file} yet; `taximeter serve` makes one")
+    with _opened(settings) as engine:
+        if not is_current(engine):
+            raise CommandFailed("the ledger is of another version; start `taximeter serve` once")
+        yield engine
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Engine]:
     try:
         engine = open_engine(settings.storage.database_url)
     except (DatabaseRefused, OSError) as refused:
         raise CommandFailed(f"storage.database_url: {refused}", exit_code=2) from refused
     try:
-        if not is_current(engine):
-            upgrade(engine)
         yield engine
     except SchemaUnknown as newer:
         raise CommandFailed(f"{newer}; install that version of taximeter") from newer

@@ -1,71 +1,65 @@
-"""``taximeter estimate``: what a call would cost, or what counted usage did cost.
+"""``taximeter estimate``: what a call would cost, what counted usage did cost, what a run costs.
 
-Must never compute a cost itself: every figure comes out of the one rating function.
+Must never compute a cost itself: ``gateway.estimating`` does, for the API too.
 """
 
 import argparse
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from gateway.clock import SystemClock
 from gateway.commands.cards import add_provider_and_at, find_cards
 from gateway.commands.context import read_book
-from gateway.commands.output import CommandFailed, write_json, write_line, write_table
-from gateway.commands.parsing import (
-    add_json,
-    parse_count,
-    parse_list,
-    parse_pair,
-    show_example,
+from gateway.commands.estimate_check import add_check, check_run
+from gateway.commands.estimate_text import write_estimate, write_rated
+from gateway.commands.output import CommandFailed, write_json
+from gateway.commands.parsing import add_json, parse_count, parse_list, parse_pair, show_example
+from gateway.commands.usual_calls import add_whose, load_usual
+from gateway.counting import VocabularyMissing, count_tokens
+from gateway.estimate_public import (
+    Choice,
+    choice_of,
+    choice_of_rated,
+    choose,
+    comparison_to_public,
+    estimate_to_public,
+    offer_to_public,
+    rated_to_public,
 )
-from gateway.ledger.lines import to_ledger_lines
+from gateway.estimating import (
+    Messages,
+    NoSuchTier,
+    Offer,
+    PlannedCall,
+    count_messages,
+    estimate_call,
+    make_offer,
+    plan_call,
+    rate_exactly,
+    rate_same,
+    read_quantity,
+    read_terms,
+)
+from gateway.recorded_run import CallRefused, Tools
+from gateway.tokens import vocabulary_of
+from gateway.usual import NoHistory, Usual
+from pricing.book import Book
 from pricing.meters import Meter
-from pricing.money import decimal_from_text, pico_to_text
 from pricing.rates import RateCard
-from pricing.rating import (
-    RatedLine,
-    Reach,
-    Unbounded,
-    UnpricedSku,
-    rate_ceiling,
-    rate_usage,
-    total_cost,
-)
-from pricing.sku import STANDARD_TIER
+from pricing.rating import UnpricedSku
 from pricing.usage import Quantity
 
-# What a text call can touch; the dearest of each side makes the ceiling.
-_TEXT_METERS: Final = frozenset(
-    {
-        Meter.INPUT,
-        Meter.CACHE_READ,
-        Meter.CACHE_WRITE,
-        Meter.CACHE_WRITE_1H,
-        Meter.CACHE_WRITE_12H,
-        Meter.OUTPUT,
-        Meter.REASONING,
-    }
-)
-_WHOLE_METERS: Final = frozenset(Meter) - {
-    Meter.AUDIO_SECOND,
-    Meter.VIDEO_SECOND,
-    Meter.GPU_SECOND,
-}
-_BOUNDS: Final = {
-    "low": "the prompt read from cache where that has a price, and no answer",
-    "expected": "the prompt at its plain price and the answer in full",
-    "ceiling": "the most it can cost; what a hard budget holds is this or more",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Estimate:
-    """One bound; ``lines`` is empty when it cannot be stated, and ``reason`` says why."""
-
-    name: str
-    lines: tuple[RatedLine, ...]
-    reason: str = ""
+_EXAMPLES: Final = """\
+taximeter estimate --model gpt-5 --input-tokens 1248 --max-output-tokens 500 --project rag
+taximeter estimate --model gpt-5 --messages prompt.json --compare claude-sonnet-4-5,gemini-2.5-pro
+taximeter estimate --model gpt-5 --usage input=224,cache_read=1024,output=210
+taximeter estimate --check run.jsonl --limit "1.50 USD" --baseline main.json --max-growth 10
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,29 +68,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: The command's own.
     """
-    parser.add_argument("--model", required=True, help="model, or provider/model")
-    parser.add_argument("--input-tokens", type=parse_count, metavar="N", help="of the prompt")
-    parser.add_argument(
-        "--max-output-tokens", type=parse_count, metavar="N", help="limit (the model's own)"
+    parser.add_argument("--model", help="model, or provider/model")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--input-tokens", type=parse_count, metavar="N", help="of the prompt")
+    prompt.add_argument(
+        "--messages",
+        type=Path,
+        metavar="FILE",
+        help="JSON list of chat messages to count (- reads)",
     )
-    parser.add_argument(
+    prompt.add_argument(
         "--usage",
         type=_parse_usage,
         metavar="METER=N[,METER=N]",
         help="counted usage instead, such as input=224,cache_read=1024,output=210",
     )
-    parser.add_argument("--tier", default=STANDARD_TIER, help="service tier (%(default)s)")
+    parser.add_argument(
+        "--output-tokens", type=parse_count, metavar="N", help="expected (what calls had lately)"
+    )
+    parser.add_argument(
+        "--max-output-tokens", type=parse_count, metavar="N", help="limit (the model's own)"
+    )
+    add_whose(parser)
+    parser.add_argument(
+        "--compare",
+        type=parse_list,
+        default=(),
+        metavar="MODEL[,MODEL]",
+        help="price the same on other models, too",
+    )
+    parser.add_argument("--tier", help="service tier, such as batch or flex (standard)")
     parser.add_argument("--region", help="region class, where prices differ by region")
     add_provider_and_at(parser)
+    parser.add_argument("--price-version", metavar="V", help="price book (the newest)")
+    add_check(parser)
     add_json(parser)
-    parser.epilog = show_example(
-        "taximeter estimate --model gpt-5 --input-tokens 1248 --max-output-tokens 500\n"
-        "taximeter estimate --model gpt-5 --usage input=224,cache_read=1024,output=210"
-    )
+    parser.epilog = show_example(_EXAMPLES)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Estimate or rate.
+    """Estimate, rate, or check a run.
 
     Args:
         args: As parsed.
@@ -107,27 +118,57 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandFailed: Wrong use, or something has no price.
     """
-    if (args.usage is None) == (args.input_tokens is None):
-        raise CommandFailed("give either --input-tokens or --usage", exit_code=2)
-    if args.usage is not None and args.max_output_tokens is not None:
-        raise CommandFailed("--max-output-tokens goes with --input-tokens only", exit_code=2)
+    _refuse_wrong_use(args)
     clock = SystemClock()
-    cards = find_cards(args, read_book(), args.at or clock.now())
-    if len(cards) > 1:
-        names = ", ".join(card.provider for card in cards)
-        raise CommandFailed(f"{args.model} is sold by {names}; add --provider", exit_code=2)
-    card = cards[0]
-    if args.tier not in card.tiers:
-        raise CommandFailed(
-            f"{card.provider}/{card.model} has no tier {args.tier!r}; "
-            f"there are {', '.join(sorted(card.tiers))}"
-        )
+    book = read_book(args.price_version)
+    now = clock.now()
+    if args.check is not None:
+        find = partial(_find_for_run, args, book)
+        return check_run(args, Tools(book=book, now=now, at=args.at, find=find, count=_count))
+    at = args.at or now
+    offer = _offer(args, _find_card(args, args.model, args.provider, book, at))
+    others = [_find_card(args, name, None, book, at) for name in args.compare]
     try:
         if args.usage is not None:
-            return _show_usage(args, card)
-        return _show_bounds(args, card)
+            return _show_usage(args, offer, others, at)
+        usual = load_usual(args, book.find_model(offer.provider, offer.model), clock)
+        return _show_estimate(args, offer, others, at, usual)
     except UnpricedSku as gap:
         raise CommandFailed(str(gap)) from gap
+
+
+_CALL_ONLY: Final = (
+    *("model", "provider", "input_tokens", "messages", "usage", "output_tokens"),
+    *("max_output_tokens", "team", "project", "no_history", "compare", "tier", "region"),
+)
+_CHECK_ONLY: Final = ("limit", "baseline", "max_growth", "save", "worst")
+_PLAN_ONLY: Final = ("output_tokens", "max_output_tokens", "team", "project", "no_history")
+
+
+def _refuse_wrong_use(args: argparse.Namespace) -> None:
+    if args.check is not None:
+        _refuse(args, _CALL_ONLY, "does not go with --check")
+        if args.baseline is None:
+            _refuse(args, ("max_growth",), "goes with --baseline only")
+        return
+    _refuse(args, _CHECK_ONLY, "goes with --check only")
+    if args.model is None:
+        raise CommandFailed("give --model, or --check FILE", exit_code=2)
+    if args.usage is not None:
+        _refuse(args, _PLAN_ONLY, "does not go with --usage")
+    elif args.input_tokens is None and args.messages is None:
+        raise CommandFailed("give --input-tokens, --messages or --usage", exit_code=2)
+    limit, expected = args.max_output_tokens, args.output_tokens
+    if limit is not None and expected is not None and expected > limit:
+        raise CommandFailed("--output-tokens is more than --max-output-tokens", exit_code=2)
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """An option that changes nothing would mislead, so it is wrong use."""
+    for name in names:
+        given = getattr(args, name)
+        if given is not None and given is not False and given != ():
+            raise CommandFailed(f"--{name.replace('_', '-')} {why}", exit_code=2)
 
 
 def _parse_usage(text: str) -> dict[Meter, Quantity]:
@@ -141,128 +182,150 @@ def _parse_usage(text: str) -> dict[Meter, Quantity]:
         if meter in counts:
             raise argparse.ArgumentTypeError(f"{name} is given twice")
         try:
-            counts[meter] = (
-                parse_count(value) if meter in _WHOLE_METERS else decimal_from_text(value)
-            )
+            counts[meter] = read_quantity(meter, value.replace("_", ""))
         except ValueError as broken:
-            raise argparse.ArgumentTypeError(f"{name}: {broken}") from None
-        if counts[meter] < 0:
-            raise argparse.ArgumentTypeError(f"{name}: a quantity cannot be negative")
+            raise argparse.ArgumentTypeError(str(broken)) from None
     return counts
 
 
-def _show_usage(args: argparse.Namespace, card: RateCard) -> int:
-    lines = rate_usage(args.usage, card, tier=args.tier, region=args.region)
-    if args.json:
-        write_json({**_head(args, card), **_priced(lines, card)})
-        return 0
-    _write_head(args, card)
-    _write_lines(lines)
-    write_line(f"cost {total_cost(lines, card.currency)} {card.currency}")
-    return 0
+def _find_card(
+    args: argparse.Namespace, model: str, provider: str | None, book: Book, at: datetime
+) -> RateCard:
+    asked = argparse.Namespace(model=model, provider=provider, config=args.config)
+    cards = find_cards(asked, book, at)
+    if len(cards) > 1:
+        names = " or ".join(f"{card.provider}/{model}" for card in cards)
+        raise CommandFailed(f"{model} is sold by several; name {names}", exit_code=2)
+    return cards[0]
 
 
-def _show_bounds(args: argparse.Namespace, card: RateCard) -> int:
-    estimates = _bounds(args, card)
-    if args.json:
-        shown = {
-            estimate.name: {
-                **(_priced(estimate.lines, card) if estimate.lines else {"cost": None}),
-                **({"reason": estimate.reason} if estimate.reason else {}),
-            }
-            for estimate in estimates
-        }
-        write_json({**_head(args, card), **shown})
-        return 0
-    _write_head(args, card)
-    for estimate in estimates:
-        cost = (
-            f"{total_cost(estimate.lines, card.currency)} {card.currency}"
-            if estimate.lines
-            else f"unknown: {estimate.reason}"
-        )
-        write_line(f"\n{estimate.name} {cost}  ({_BOUNDS[estimate.name]})")
-        if estimate.lines:
-            _write_lines(estimate.lines)
-    return 0
-
-
-def _bounds(args: argparse.Namespace, card: RateCard) -> list[_Estimate]:
-    cached = {Meter.CACHE_READ: args.input_tokens}
-    low = rate_usage(cached, card, tier=args.tier, region=args.region)
-    tokens_out = args.max_output_tokens
-    if tokens_out is None:
-        tokens_out = card.output_tokens_max
-    if tokens_out is None:
-        reason = "nothing bounds the output tokens; add --max-output-tokens"
-        return [
-            _Estimate(name="low", lines=low),
-            _Estimate(name="expected", lines=(), reason=reason),
-            _Estimate(name="ceiling", lines=(), reason=reason),
-        ]
-    plain: dict[Meter, Quantity] = {Meter.INPUT: args.input_tokens}
-    if tokens_out > 0:
-        plain[Meter.OUTPUT] = tokens_out
-    expected = rate_usage(plain, card, tier=args.tier, region=args.region)
-    return [
-        _Estimate(name="low", lines=low),
-        _Estimate(name="expected", lines=expected),
-        _ceiling(args, card, tokens_out),
-    ]
-
-
-def _ceiling(args: argparse.Namespace, card: RateCard, tokens_out: int) -> _Estimate:
-    reach = Reach(
-        input_tokens_max=args.input_tokens,
-        output_tokens_max=tokens_out,
-        meters=_TEXT_METERS,
-        fees={},
-        tiers=frozenset({args.tier}),
-        region=args.region,
-    )
+def _find_for_run(
+    args: argparse.Namespace, book: Book, model: str, provider: str | None, at: datetime
+) -> RateCard:
     try:
-        return _Estimate(name="ceiling", lines=rate_ceiling(reach, card))
-    except (Unbounded, UnpricedSku) as gap:
-        return _Estimate(name="ceiling", lines=(), reason=str(gap))
+        return _find_card(args, model, provider, book, at)
+    except CommandFailed as unknown:
+        raise CallRefused(str(unknown)) from unknown
 
 
-def _head(args: argparse.Namespace, card: RateCard) -> dict[str, Any]:
-    return {
-        "provider": card.provider,
-        "model": card.model,
-        "price_version": card.version,
-        "tier": args.tier,
-        "currency": card.currency,
-    }
+def _offer(args: argparse.Namespace, card: RateCard) -> Offer:
+    try:
+        return _make_offer(args, card)
+    except NoSuchTier as gap:
+        raise CommandFailed(str(gap)) from gap
 
 
-def _write_head(args: argparse.Namespace, card: RateCard) -> None:
-    write_line(f"{card.provider}/{card.model}  tier {args.tier}  price book {card.version}")
+def _make_offer(args: argparse.Namespace, card: RateCard) -> Offer:
+    return make_offer(card.provider, card.model, card, read_terms(args.tier, args.region))
 
 
-def _priced(lines: tuple[RatedLine, ...], card: RateCard) -> dict[str, Any]:
-    cost = str(total_cost(lines, card.currency))
-    return {"cost": cost, "list_cost": cost, "lines": list(_line_rows(lines))}
+def _count(messages: Messages, model: str) -> int:
+    def count(texts: Sequence[str]) -> int:
+        try:
+            return count_tokens(texts, vocabulary_of(model.rpartition("/")[2]))
+        except VocabularyMissing as missing:
+            raise CallRefused(f"{missing}; count them elsewhere and give input_tokens") from missing
+
+    return count_messages(messages, count)
 
 
-def _line_rows(lines: tuple[RatedLine, ...]) -> Iterable[dict[str, str]]:
-    for line in to_ledger_lines(lines):
-        yield {
-            "sku": line.sku,
-            "price_id": line.price_id,
-            "meter": line.meter,
-            "quantity": line.quantity,
-            "unit_price": line.unit_price,
-            "per": str(line.per),
-            "list_cost": pico_to_text(line.list_cost_pico),
-            "cost": pico_to_text(line.cost_pico),
-        }
+def _read_messages(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text("utf-8")
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()
+    except OSError as broken:
+        raise CommandFailed(f"cannot read {path}: {broken.strerror}", exit_code=2) from broken
+    except (ValueError, RecursionError) as broken:
+        raise CommandFailed(f"{path} is not JSON: {broken}", exit_code=2) from broken
+    messages = found.get("messages") if isinstance(found, dict) else found
+    if (
+        not isinstance(messages, list)
+        or not messages
+        or not all(isinstance(message, dict) for message in messages)
+    ):
+        raise CommandFailed(f"{path} holds no list of chat messages", exit_code=2)
+    return messages
 
 
-def _write_lines(lines: tuple[RatedLine, ...]) -> None:
-    columns = ("meter", "quantity", "unit_price", "per", "cost", "price_id")
-    write_table(
-        ("METER", "QUANTITY", "PRICE", "PER", "COST", "PRICE ID"),
-        [[row[column] for column in columns] for row in _line_rows(lines)],
-        right=("QUANTITY", "PRICE", "PER", "COST"),
+def _plan(args: argparse.Namespace, model: str) -> PlannedCall:
+    try:
+        return plan_call(
+            args.input_tokens if args.messages is None else _read_messages(args.messages),
+            lambda messages: _count(messages, model),
+            output_tokens=args.output_tokens,
+            output_tokens_max=args.max_output_tokens,
+        )
+    except CallRefused as refused:
+        raise CommandFailed(str(refused)) from refused
+
+
+def _compare(
+    args: argparse.Namespace,
+    first: Choice,
+    others: list[RateCard],
+    choice: Callable[[Offer], Choice],
+) -> dict[str, Any]:
+    if not others:
+        return {}
+    choices = [
+        choose(
+            (card.provider, card.model),
+            first.costs,
+            partial(_choose_card, args, card, choice),
+        )
+        for card in others
+    ]
+    return {"comparison": comparison_to_public([first, *choices])}
+
+
+def _choose_card(
+    args: argparse.Namespace, card: RateCard, choice: Callable[[Offer], Choice]
+) -> Choice:
+    return choice(_make_offer(args, card))
+
+
+def _show_usage(
+    args: argparse.Namespace, offer: Offer, others: list[RateCard], at: datetime
+) -> int:
+    rated = rate_exactly(offer, args.usage)
+    compared = _compare(
+        args,
+        choice_of_rated(offer, rated),
+        others,
+        lambda other: choice_of_rated(other, rate_same(other, args.usage)),
     )
+    shown = {**offer_to_public(offer, at), **rated_to_public(rated), **compared}
+    if args.json:
+        write_json(shown)
+    else:
+        write_rated(shown)
+    return 0
+
+
+def _show_estimate(
+    args: argparse.Namespace,
+    offer: Offer,
+    others: list[RateCard],
+    at: datetime,
+    usual: Usual | NoHistory,
+) -> int:
+    call = _plan(args, offer.model)
+    estimate = estimate_call(offer, call, usual)
+    compared = _compare(
+        args,
+        choice_of(estimate),
+        others,
+        lambda other: choice_of(estimate_call(other, call, usual)),
+    )
+    shown = {
+        **offer_to_public(offer, at),
+        "input_tokens_from": "given" if args.messages is None else "counted",
+        **estimate_to_public(estimate),
+        **compared,
+    }
+    if args.json:
+        write_json(shown)
+    else:
+        write_estimate(shown)
+    return 0

@@ -92,7 +92,7 @@ def test_every_action_has_help_with_an_example(shell, line):
         ("--confg x keys list", "unrecognized arguments: --confg"),
         ("ledger export --from yesterday", "is not an instant such as 2026-11-23T10:00:00Z"),
         ("ledger export --from 2026-11-02 --to 2026-11-01", "--to must be later than --from"),
-        ("estimate --model gpt-5", "give either --input-tokens or --usage"),
+        ("estimate --model gpt-5", "give --input-tokens, --messages or --usage"),
         ("keys list --config nowhere.yaml", "nowhere.yaml: cannot be read"),
         ("teams create Big", "id: an id has 1 to 64"),
         ("teams create a --tag env", "'env' is not name=value"),

@@ -1,7 +1,6 @@
 """prices and estimate: every figure is one that can be checked by hand."""
 
 import json
-from decimal import Decimal
 
 import pytest
 
@@ -29,19 +28,6 @@ def test_usage_is_rated_to_the_last_digit(shell):
         "0.00064",
     ]
     assert rated["lines"][1]["price_id"] == "openai/gpt-5/cache_read/standard"
-
-
-def test_bounds_are_in_order(shell):
-    """low <= expected <= ceiling; expected is the plain price of all tokens."""
-    answer = shell.run(
-        *("estimate", "--model", "gpt-5", "--provider", "openai", "--at", "2026-11-23", "--json"),
-        *("--input-tokens", "1_248", "--max-output-tokens", "500"),
-    )
-
-    bounds = json.loads(answer.out)
-    assert bounds["low"]["cost"] == "0.000156"
-    assert bounds["expected"]["cost"] == "0.00656"
-    assert Decimal(bounds["expected"]["cost"]) <= Decimal(bounds["ceiling"]["cost"])
 
 
 def test_the_table_and_json_agree(shell):
@@ -73,7 +59,8 @@ def test_prices_name_their_source(shell):
         ("prices show x --provider nobody", 1, "no prices for a provider 'nobody'"),
         ("estimate --model openai/gpt-5 --usage inptu=1", 2, "'inptu' is not a meter"),
         ("estimate --model openai/gpt-5 --usage input=1,input=2", 2, "input is given twice"),
-        ("estimate --model openai/gpt-5 --usage input=-1", 2, "is not a whole number"),
+        ("estimate --model openai/gpt-5 --usage input=-1", 2, "is not a number"),
+        ("estimate --model openai/gpt-5 --usage input=1e99", 2, "is not a number"),
         ("estimate --model openai/gpt-5 --usage input=1.5", 2, "is not a whole number"),
         ("estimate --model openai/gpt-5 --usage video_second=1.5", 1, "has no standard price"),
         ("estimate --model openai/gpt-5 --usage input=1 --tier gold", 1, "has no tier 'gold'"),

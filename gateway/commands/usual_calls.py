@@ -1,0 +1,68 @@
+"""Asking the ledger of this installation what calls of a model have used lately.
+
+Must never make a database, change one, or ship the journal: an estimate has no effects.
+"""
+
+import argparse
+
+from gateway.clock import Clock
+from gateway.commands.context import read_settings
+from gateway.commands.database import directory_answers, opened_for_reading
+from gateway.commands.output import CommandFailed
+from gateway.directory import Directory
+from gateway.ledger.queries import Queries
+from gateway.usual import NoHistory, Usual, ask_for, find_usual, history_query
+from pricing.book import ModelEntry
+
+
+def add_whose(parser: argparse.ArgumentParser) -> None:
+    """Add ``--team``, ``--project`` and ``--no-history``.
+
+    Args:
+        parser: That of something that estimates.
+    """
+    parser.add_argument("--project", help="whose calls tell what is usual (everybody's)")
+    parser.add_argument("--team", help="likewise; a project's own team follows from it")
+    parser.add_argument(
+        "--no-history", action="store_true", help="do not look into the ledger for what is usual"
+    )
+
+
+def load_usual(
+    args: argparse.Namespace, entry: ModelEntry | None, clock: Clock
+) -> Usual | NoHistory:
+    """Find what is usual for a model.
+
+    Args:
+        args: With ``config``, ``team``, ``project`` and ``no_history``.
+        entry: The model; ``None`` when it is not in the price book.
+        clock: For which days to look at.
+
+    Returns:
+        What calls have used, or why nobody knows. Without a ledger an estimate is still possible.
+
+    Raises:
+        CommandFailed: A team or project was named, and it or the ledger is not there.
+    """
+    if args.no_history or entry is None:
+        return NoHistory(why="the ledger was left out")
+    try:
+        return _ask_ledger(args, entry, clock)
+    except CommandFailed as failed:
+        if args.team is not None or args.project is not None:
+            raise
+        return NoHistory(why=f"the ledger was not read: {str(failed).partition(chr(10))[0]}")
+
+
+def _ask_ledger(args: argparse.Namespace, entry: ModelEntry, clock: Clock) -> Usual | NoHistory:
+    settings = read_settings(args)
+    priced_as = {name: given.priced_as for name, given in settings.providers.items()}
+    query = history_query(entry, entry.provider, priced_as, clock.now())
+    with opened_for_reading(settings) as engine, directory_answers(args):
+        try:
+            query = ask_for(
+                query, Directory(engine, settings), team=args.team, project=args.project
+            )
+        except ValueError as contradiction:
+            raise CommandFailed(str(contradiction), exit_code=2) from contradiction
+        return find_usual(Queries(engine).history, query)

@@ -1,0 +1,207 @@
+"""estimate: three costs of a planned call, from this ledger's history, here and on other models."""
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from gateway.clock import SystemClock, epoch_us
+from gateway.ledger.errors import ShippedTo
+from gateway.ledger.migrate import upgrade
+from gateway.ledger.store import LedgerStore, open_engine
+from tests.cli.shell import Shell
+from tests.contracts.records import HOUR_US, make_record, with_seq
+
+AT = ("--at", "2026-11-23")
+CALL = ("estimate", "--model", "openai/gpt-5", "--input-tokens", "1_000", *AT)
+TEAMS = "teams: [{id: search, projects: [{id: rag}]}, {id: ads, projects: [{id: banner}]}]\n"
+
+
+@pytest.fixture
+def shell(tmp_path):
+    return Shell(tmp_path)
+
+
+def post(shell, *records):
+    """Fill the ledger of the shell's folder."""
+    engine = open_engine(f"sqlite:///{shell.folder}/data/taximeter.db")
+    upgrade(engine)
+    numbered = [with_seq(record, n) for n, record in enumerate(records, 1)]
+    LedgerStore(engine).append("w-1", numbered, ShippedTo(segment=1, offset=0))
+    engine.dispose()
+
+
+def spoken(hours=1, **changes):
+    """A call some hours ago with half its prompt out of the cache and an answer of 40 tokens."""
+    fields = {
+        "started_at_us": epoch_us(SystemClock().now()) - hours * HOUR_US,
+        "usage": {"input": 50, "cache_read": 50, "output": 30, "reasoning": 10},
+        "input_total": 100,
+        "output_total": 40,
+        "lines": (),
+    }
+    return make_record(**{**fields, **changes})
+
+
+def ask(shell, *more):
+    """Estimate 1,000 tokens for gpt-5 as JSON."""
+    answer = shell.run(*CALL, *more, "--json")
+    assert answer.code == 0, answer
+    return json.loads(answer.out)
+
+
+def test_without_a_ledger_nothing_is_expected_and_nothing_is_made(shell):
+    """The two bounds stand; the reason for the gap is told; no file appears."""
+    found = ask(shell, "--max-output-tokens", "500")
+
+    assert (found["low"]["cost"], found["ceiling"]["cost"]) == ("0.000135", "0.00625")
+    assert (found["expected"], found["expected_from"], found["history"]) == (None, None, None)
+    assert found["no_history"].startswith("the ledger was not read: there is no ledger at data/")
+    assert list(shell.folder.iterdir()) == []
+
+
+def test_the_expectation_is_what_calls_have_used(shell):
+    """500 x 1.25 + 500 x 0.125 + 40 x 10 dollars per million, and on how many calls it rests."""
+    post(
+        shell, spoken(), spoken(2, provider="mine"), spoken(3, model="gpt-4o", model_requested="x")
+    )
+    (shell.folder / "taximeter.yaml").write_text(
+        "providers: {mine: {kind: openai, base_url: 'http://127.0.0.1:9/v1'}}\n"
+    )
+    found = ask(shell)
+
+    assert found["expected"]["cost"] == "0.0010875"
+    assert [line["quantity"] for line in found["expected"]["lines"]] == ["500", "500", "30", "10"]
+    assert found["expected_from"] == "history"
+    assert {**found["history"], "first_day": "", "last_day": ""} == {
+        "scope": "model",
+        "id": None,
+        "records": 2,
+        "first_day": "",
+        "last_day": "",
+        "output_tokens": 40,
+        "cached_percent": 50,
+    }
+    costs = [Decimal(found[part]["cost"]) for part in ("low", "expected", "ceiling")]
+    assert costs == sorted(costs)
+
+
+def test_a_project_tells_before_everybody_does(shell):
+    """Its own calls where they are enough, and the table says whose they were."""
+    (shell.folder / "taximeter.yaml").write_text(TEAMS)
+    mine = [spoken(organization="default", usage={"input": 100, "output": 7}) for _ in range(20)]
+    post(shell, *mine, *(spoken(project="other") for _ in range(30)))
+
+    assert ask(shell, "--project", "rag")["history"]["output_tokens"] == 7
+    table = shell.run(*CALL, "--project", "rag").out
+    assert "7 tokens of answer, 0 % cached, from 20 calls of project rag, 20" in table
+    assert ask(shell, "--no-history")["no_history"] == "the ledger was left out"
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        (("--project", "nope"), 1, "there is no project nope"),
+        (("--team", "nope"), 1, "there is no team nope"),
+        (("--team", "ads", "--project", "rag"), 2, "project rag is of team search, not ads"),
+        (("--output-tokens", "9", "--max-output-tokens", "8"), 2, "more than --max-output-tokens"),
+        (("--limit", "1 USD"), 2, "--limit goes with --check only"),
+        (("--worst", "0"), 2, "--worst goes with --check only"),
+        (("--compare", "gtp-5"), 1, "has no model gtp-5; did you mean"),
+        (("--price-version", "1999"), 2, "no price book version 1999; there are: "),
+        (("--tier", "gold"), 1, "has no tier 'gold'; there are batch, flex, priority, standard"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_estimated_is_told(shell, more, code, says):
+    """Wrong use and unknown names, each with its mend, and nothing on standard output."""
+    (shell.folder / "taximeter.yaml").write_text(TEAMS)
+    post(shell, spoken())
+    answer = shell.run(*CALL, *more)
+
+    assert (answer.code, answer.out) == (code, "")
+    assert says in answer.err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--usage input=1 --output-tokens 2", "--output-tokens does not go with --usage"),
+        ("--usage input=1 --project rag", "--project does not go with --usage"),
+        ("--usage input=1 --input-tokens 1", "not allowed with argument"),
+        ("--messages nowhere.json", "cannot read nowhere.json: No such file"),
+        ("--messages bad.json", "bad.json is not JSON"),
+        ("--messages none.json", "none.json holds no list of chat messages"),
+        ("--messages half.json", "half.json is not JSON"),
+    ],
+)
+def test_wrong_use_is_told_apart(shell, line, says):
+    """An option that would change nothing is refused, and so are files that hold no messages."""
+    (shell.folder / "bad.json").write_text("[{")
+    (shell.folder / "none.json").write_text('{"messages": []}')
+    (shell.folder / "half.json").write_text(r'["\ud800"]')
+    answer = shell.run("estimate", "--model", "openai/gpt-5", *line.split())
+
+    assert (answer.code, answer.out) == (2, "")
+    assert says in answer.err
+
+
+def test_a_named_project_needs_the_ledger(shell):
+    """A question about a project is not answered without it."""
+    answer = shell.run(*CALL, "--project", "rag")
+
+    assert answer.code == 1
+    assert "there is no ledger at data/taximeter.db yet" in answer.err
+
+
+@pytest.mark.parametrize("shape", ["list", "body"])
+def test_messages_are_counted_and_bounded(shell, shape):
+    """A list of messages, or the body of a request: counted for low, by their bytes for ceiling."""
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    text = json.dumps(messages if shape == "list" else {"model": "x", "messages": messages})
+    (shell.folder / "prompt.json").write_text(text)
+    answer = shell.run("estimate", "--model", "openai/gpt-5", "--messages", "prompt.json", "--json")
+
+    found = json.loads(answer.out)
+    assert found["input_tokens_from"] == "counted"
+    assert found["low"]["input_tokens"] == 7 + 3 + 3
+    assert found["ceiling"]["input_tokens"] > len(messages[0]["content"])
+
+
+def test_the_same_call_on_other_models(shell):
+    """An aligned table with how many times the first one's cost it is, and the same as JSON."""
+    line = (*CALL, "--output-tokens", "100", "--max-output-tokens", "100", "--no-history")
+    others = ("--compare", "claude-sonnet-4-5,demo-chat")
+    table = shell.run(*line, *others).out.partition("the same call")[2].splitlines()
+    rows = json.loads(shell.run(*line, *others, "--json").out)["comparison"]
+
+    assert [row.split() for row in table[1:]] == [
+        ["MODEL", "LOW", "EXPECTED", "CEILING", "RATIO", "NOTE"],
+        ["openai/gpt-5", "0.000135", "0.00225", "0.00225", "1x", "-"],
+        ["anthropic/claude-sonnet-4-5", "0.000315", "0.0045", "0.0075", "2x", "-"],
+        ["demo/demo-chat", "0.00026", "0.0035", "0.0035", "1.556x", "-"],
+    ]
+    assert rows["by"] == "expected"
+    assert [row["ratio"] for row in rows["models"]] == ["1", "2", "1.556"]
+
+
+def test_usage_is_compared_at_its_exact_cost(shell):
+    """What a model does not sell is counted as plain tokens there, and said."""
+    answer = shell.run(
+        *("estimate", "--model", "claude-sonnet-4-5", "--usage", "cache_write=1000,output=10"),
+        *("--compare", "demo-chat"),
+    )
+
+    assert "\ncost 0.0039 USD\n" in answer.out
+    assert answer.out.endswith("cache_write counted as input\n")
+    assert "0.0026  0.6667x" in answer.out
+
+
+def test_a_prompt_that_does_not_fit_is_told(shell):
+    """It is priced all the same: the limit may be newer than the book."""
+    answer = shell.run(
+        "estimate", "--model", "demo-chat", "--input-tokens", "200000", "--no-history"
+    )
+
+    assert answer.code == 0
+    assert "warning: demo/demo-chat takes prompts of at most 128,000 tokens" in answer.err
