@@ -5,11 +5,17 @@ Must never need a gateway or a database, nor say yes to a run whose cost it does
 
 import argparse
 import json
-from collections.abc import Iterator
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Final
 
 from gateway.budgets.rules import Unit, parse_limit
 from gateway.clock import epoch_us, to_rfc3339
@@ -44,7 +50,9 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         "POST /api/v1/estimates. Counted usage is rated; a planned call counts with\n"
         "its output_tokens, or else at its ceiling. Needs no gateway and no database.",
     )
-    group.add_argument("--check", type=Path, metavar="FILE", help="price every call of a run")
+    group.add_argument(
+        "--check", type=Path, metavar="FILE", help="price every call of a run (- reads)"
+    )
     group.add_argument("--limit", type=_parse_money, metavar='"N USD"', help="most it may cost")
     group.add_argument(
         "--baseline", type=Path, metavar="FILE", help="total of an earlier run, from --save"
@@ -81,8 +89,8 @@ def check_run(args: argparse.Namespace, tools: Tools) -> int:
     baseline = None if args.baseline is None else _read_baseline(args.baseline, growth)
     worst = _WORST if args.worst is None else args.worst
     try:
-        with Progress("lines") as progress:
-            run = price_run(lambda: _read_lines(args.check), tools, worst=worst, step=progress.step)
+        with _opened_run(args.check) as file, Progress("lines") as progress:
+            run = price_run(partial(_rewound, file), tools, worst=worst, step=progress.step)
     except OSError as broken:
         raise CommandFailed(f"cannot read {args.check}: {broken.strerror}", exit_code=2) from broken
     except RunBroken as broken:
@@ -124,9 +132,21 @@ def _parse_percent(text: str) -> Decimal:
     return percent
 
 
-def _read_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as lines:
-        yield from lines
+@contextmanager
+def _opened_run(path: Path) -> Iterator[BinaryIO]:
+    """A run is read twice, so what comes through a pipe is copied first."""
+    with sys.stdin.buffer if str(path) == "-" else path.open("rb") as file:
+        if file.seekable():
+            yield file
+            return
+        with TemporaryFile() as copy:
+            shutil.copyfileobj(file, copy)
+            yield copy
+
+
+def _rewound(file: BinaryIO) -> Iterable[bytes]:
+    file.seek(0)
+    return file
 
 
 def _read_baseline(path: Path, percent_max: Decimal) -> _Baseline:
@@ -145,10 +165,14 @@ def _read_baseline(path: Path, percent_max: Decimal) -> _Baseline:
 
 
 def _save(path: Path, shown: dict[str, Any]) -> None:
+    partly = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.write_text(json.dumps(shown, indent=2) + "\n", "utf-8")
+        partly.write_text(json.dumps(shown, indent=2) + "\n", "utf-8")
+        partly.replace(path)
     except OSError as broken:
         raise CommandFailed(f"cannot write {path}: {broken.strerror}") from broken
+    finally:
+        partly.unlink(missing_ok=True)
 
 
 def _find_reasons(run: RunTotal, limit: Money | None, baseline: _Baseline | None) -> list[str]:

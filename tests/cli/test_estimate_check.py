@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import pytest
 
@@ -261,6 +262,26 @@ def test_wrong_use_of_a_check_is_told(shell, more, says):
 
     assert (answer.code, answer.out) == (2, "")
     assert says in answer.err
+
+
+def test_a_run_may_come_through_a_pipe(shell):
+    """As from `<(taximeter ledger export)`, which cannot be read twice."""
+    reading, writing = os.pipe()
+    os.write(writing, json.dumps(EXACT).encode() + b"\n")
+    os.close(writing)
+    answer = shell.run("estimate", "--check", f"/dev/fd/{reading}", *AT, "--json")
+    os.close(reading)
+
+    assert json.loads(answer.out)["total"] == "0.002508"
+
+
+def test_a_total_that_cannot_be_kept_is_told(shell):
+    """And the file that was there before is still there."""
+    write(shell, EXACT)
+    answer = check(shell, "--save", "nowhere/main.json")
+
+    assert answer.code == 1
+    assert "cannot write nowhere/main.json: No such file" in answer.err
 
 
 def test_the_instant_of_the_prices_can_be_said(shell):

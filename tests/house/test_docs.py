@@ -3,6 +3,7 @@
 import ast
 import doctest
 import re
+import shlex
 import types
 import typing
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from gateway.cli import COMMANDS
 from gateway.settings import Settings, load_settings
+from tests.cli.shell import Shell
 from tests.house.tree import ROOT, modules, project_files
 
 _FENCE: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -25,6 +27,7 @@ _OWN_PATH: Final = re.compile(
 )
 _METRIC: Final = re.compile(r"(?:llm|gateway)_[a-z_]+[a-z]")
 _MAKE: Final = re.compile(r"\bmake ([a-z]+)\b")
+_SAME: Final = doctest.OutputChecker()
 _COMMAND: Final = re.compile(r"(?:^|[`/]|\| )taximeter ([a-z-]+)", re.MULTILINE)
 
 
@@ -170,7 +173,37 @@ def test_python_sessions_in_the_docs_are_true(block: Block) -> None:
     assert runner.failures == 0, "".join(said)
 
 
+def _console_pages() -> list[Path]:
+    return sorted({block.page for block in _blocks("console run")})
+
+
+@pytest.mark.parametrize("page", _console_pages(), ids=str)
+def test_commands_in_the_docs_print_what_they_say(page: Path, tmp_path: Path) -> None:
+    """Commands of a page, run in its order and in one folder; ``...`` stands for anything.
+
+    A block marked ``file NAME`` is that file, and `echo $?` the exit code of the command before.
+    """
+    shell, code = Shell(tmp_path), 0
+    for info, text in _FENCE.findall(_text(page)):
+        if " file " in info:
+            (tmp_path / info.partition(" file ")[2]).write_text(text, "utf-8")
+        if info != "console run":
+            continue
+        for line, says in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+            if line == "echo $?":
+                assert f"{code}\n" == says
+                continue
+            program, *words = shlex.split(line)
+            answer = shell.run(*words)
+            code = answer.code
+            assert program == "taximeter"
+            assert _SAME.check_output(says, answer.out + answer.err, doctest.ELLIPSIS), (
+                f"{page}: {line}\n{answer.out}{answer.err}"
+            )
+
+
 def test_pages_with_examples_are_found() -> None:
     """The tests above have something to run."""
+    assert _console_pages()
     assert _blocks("yaml check")
     assert _blocks("pycon run")
