@@ -57,9 +57,9 @@ def opened_for_reading(settings: Settings) -> Iterator[Engine]:
         CommandFailed: There is none, its tables are of another version, or it goes away.
     """
     url = settings.storage.database_url
-    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists():
-        # Connecting would make the file.
-        file = url.removeprefix(_SQLITE)
+    file = Path(url.removeprefix(_SQLITE))
+    if url.startswith(_SQLITE) and not (file.exists() and file.stat().st_size):
+        # Connecting would make the file, or write to an empty one.
         raise CommandFailed(f"there is no ledger at {file} yet; `taximeter serve` makes one")
     with _opened(settings) as engine:
         if not is_current(engine):

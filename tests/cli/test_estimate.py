@@ -1,6 +1,8 @@
 """estimate: three costs of a planned call, from this ledger's history, here and on other models."""
 
 import json
+import subprocess
+import sys
 from decimal import Decimal
 
 import pytest
@@ -126,6 +128,7 @@ def test_what_cannot_be_estimated_is_told(shell, more, code, says):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
+        ("", "give --input-tokens, --messages or --usage"),
         ("--usage input=1 --output-tokens 2", "--output-tokens does not go with --usage"),
         ("--usage input=1 --project rag", "--project does not go with --usage"),
         ("--usage input=1 --input-tokens 1", "not allowed with argument"),
@@ -197,6 +200,34 @@ def test_usage_is_compared_at_its_exact_cost(shell):
     assert "0.0026  0.6667x" in answer.out
 
 
+def test_what_nobody_sells_has_no_cost(shell):
+    """Given usage without a price, a name several sell, and a model without any."""
+    unsold = shell.run("estimate", "--model", "demo-chat", "--usage", "web_search=1")
+    nameless = shell.run("estimate", "--input-tokens", "1")
+    other = shell.run(*CALL, "--tier", "flex", "--no-history", "--compare", "demo-chat")
+
+    assert (unsold.code, unsold.out) == (1, "")
+    assert "has no standard price for demo/demo-chat/web_search" in unsold.err
+    assert (nameless.code, nameless.out) == (2, "")
+    assert "give --model, or --check FILE" in nameless.err
+    assert other.out.endswith("demo/demo-chat has no tier 'flex'; there are standard\n")
+
+
+def test_messages_may_come_through_a_pipe(shell):
+    """A question about a prompt that another program writes."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "estimate", "--model", "openai/gpt-5", "--messages", "-"],
+        input='[{"role": "user", "content": "Hi"}]',
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=shell.folder,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "low 0.00001" in done.stdout
+
+
 def test_a_prompt_that_does_not_fit_is_told(shell):
     """It is priced all the same: the limit may be newer than the book."""
     answer = shell.run(
@@ -205,3 +236,44 @@ def test_a_prompt_that_does_not_fit_is_told(shell):
 
     assert answer.code == 0
     assert "warning: demo/demo-chat takes prompts of at most 128,000 tokens" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "there is no ledger at data/taximeter.db yet; `taximeter serve` makes one"),
+        (b"no database at all" * 100, "storage.database_url: file is not a database"),
+    ],
+    ids=["empty", "damaged"],
+)
+def test_a_ledger_that_cannot_be_read_is_left_alone(shell, content, says):
+    """An estimate goes on without it and says so; a question about a project does not."""
+    file = shell.folder / "data/taximeter.db"
+    file.parent.mkdir()
+    file.write_bytes(content)
+
+    assert ask(shell)["no_history"] == f"the ledger was not read: {says}"
+    answer = shell.run(*CALL, "--project", "rag")
+    assert (answer.code, answer.out) == (1, "")
+    assert says in answer.err
+    assert file.read_bytes() == content
+
+
+def test_tables_of_another_version_are_left_alone(shell):
+    """Only a start of the gateway changes them."""
+    post(shell)
+    engine = open_engine(f"sqlite:///{shell.folder}/data/taximeter.db")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+
+    assert "the ledger is of another version" in ask(shell)["no_history"]
+
+
+def test_settings_that_cannot_be_used_cost_only_the_history(shell):
+    """In a build the secrets of the gateway are not there."""
+    (shell.folder / "taximeter.yaml").write_text(
+        "providers: {openai: {kind: openai, api_key: env:NOT_IN_THIS_BUILD}}\n"
+    )
+
+    assert ask(shell)["no_history"].startswith("the ledger was not read: the settings cannot be")

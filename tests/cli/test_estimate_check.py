@@ -126,6 +126,40 @@ def test_a_call_of_unknown_size_is_never_free(shell):
     assert "no: 1 call is of unknown size, so the true cost is higher" in answer.out
 
 
+def test_a_record_of_what_is_not_sold_any_more_is_named(shell):
+    """At an instant before the model there is no price, and a record may name no model at all."""
+    export(shell, booked())
+    early = shell.run("estimate", "--check", "run.jsonl", "--at", "2020-01-01")
+    export(shell, make_record(lines=(), model=None))
+    nameless = check(shell)
+
+    assert (early.code, nameless.code) == (2, 2)
+    assert "line 1: openai/gpt-5 has no price at 2020-01-01" in early.err
+    assert "line 1: the record names no model" in nameless.err
+
+
+def test_an_image_is_counted_as_its_text(shell):
+    """With an answer given that is what is expected, not a bound."""
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]
+    write(shell, {"model": "demo-chat", "messages": messages, "output_tokens": 5})
+
+    assert total(shell)["worst"][0]["priced_by"] == "expected"
+
+
+def test_a_baseline_of_another_book_is_told(shell):
+    """Part of the growth may be the prices'; of nothing there is no growth in percent."""
+    write(shell, EXACT)
+    saved = {"total": "0", "currency": "USD", "price_version": "older"}
+    (shell.folder / "main.json").write_text(json.dumps(saved))
+    answer = check(shell, "--baseline", "main.json")
+
+    assert answer.code == 1
+    assert "baseline 0 USD\nthe baseline was priced with book older\n" in answer.out
+    saved["currency"] = "EUR"
+    (shell.folder / "main.json").write_text(json.dumps(saved))
+    assert "--baseline is in EUR, the run in USD" in check(shell, "--baseline", "main.json").err
+
+
 def test_corrections_are_part_of_what_they_correct(shell):
     """They carry differences, in the export behind the record they are about."""
     first, lost, same = booked(), make_unknown(), booked()
