@@ -16,6 +16,7 @@ from gateway.ledger.journal import Fsync, Journal
 from gateway.ledger.lines import to_ledger_lines
 from gateway.ledger.record import CostStatus, Intent, LedgerLine, LedgerRecord
 from gateway.ledger.shipper import LedgerSink, Shipper
+from pricing.agreements import Payer
 from pricing.book import Book, BookBroken, load_book
 from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.rating import UnpricedSku, rate_usage
@@ -185,13 +186,22 @@ def rate_bound(intent: Intent) -> tuple[LedgerLine, ...]:
     if not intent.bound_tier or intent.price_version is None:
         return ()
     try:
-        card = _book_of(intent.price_version).find_card(
-            intent.priced_as, _bare(intent), from_epoch_us(intent.started_at_us)
+        card = _book_of(intent.price_version, intent.priced_as).find_card(
+            intent.priced_as,
+            _bare(intent),
+            from_epoch_us(intent.started_at_us),
+            Payer(intent.organization, intent.team, intent.project),
         )
         if card is None:
             return ()
         counts = {Meter(name): int(count) for name, count in intent.bound_usage.items()}
-        lines = rate_usage(counts, card, tier=intent.bound_tier, region=intent.bound_region)
+        lines = rate_usage(
+            counts,
+            card,
+            tier=intent.bound_tier,
+            region=intent.bound_region,
+            variants={Meter(name): make for name, make in intent.bound_variants.items()},
+        )
     except (BookBroken, UnpricedSku):
         return ()
     return to_ledger_lines(lines)
@@ -202,8 +212,8 @@ def _bare(intent: Intent) -> str:
 
 
 @lru_cache(maxsize=4)
-def _book_of(version: str) -> Book:
-    return load_book(version)
+def _book_of(version: str, provider: str) -> Book:
+    return load_book(version, providers=[provider])
 
 
 def _sum_tokens(usage: Mapping[str, int | str], meters: frozenset[Meter]) -> int:
