@@ -226,7 +226,7 @@ def rate_bound(intent: Intent, find_book: FindBook = find_shipped_book) -> tuple
     try:
         card = find_book(intent.price_version, intent.priced_as).find_card(
             intent.priced_as,
-            _bare(intent),
+            intent.priced_model or _bare(intent),
             from_epoch_us(intent.started_at_us),
             Payer(intent.organization, intent.team, intent.project),
         )

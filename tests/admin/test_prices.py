@@ -116,3 +116,16 @@ def test_prices_outside_the_configuration_are_shown_too(world: World):
 def test_questions_about_prices_that_make_no_sense_are_refused(world: World, query, status):
     """A question that is not understood has no answer that looks like one."""
     assert status == world.call("GET", "/prices", params=query).status_code
+
+
+def test_a_deployment_is_estimated_as_the_model_behind_it(tmp_path):
+    """Under the name its owner gave it."""
+    config = """
+providers:
+  azure: {kind: azure, base_url: "http://127.0.0.1:9", deployments: {ours: gpt-5}}
+"""
+    world = World(tmp_path, config)
+    body = {"provider": "azure", "model": "ours", "usage": {"input": 1000}}
+    answer = world.call("POST", "/estimates", json=body)
+
+    assert "0.00125" == answer.json()["cost"], answer.text

@@ -120,3 +120,28 @@ def test_a_key_is_shown_the_prices_it_pays() -> None:
 
     assert "1" == rows["openai/gpt-5"]["pricing"]["standard"]["input"]["amount"]
     assert "2.5" == rows["openai/gpt-4o"]["pricing"]["standard"]["input"]["amount"]
+
+
+@pytest.mark.parametrize("served", ["gpt-5-2025-08-07", "ours"])
+def test_a_deployment_is_priced_as_the_model_behind_it(served: str) -> None:
+    """Whatever its owner called it, held and billed, also where a crash cuts it off."""
+    world = World(
+        Play(steps=[completion().replace(b"gpt-5-2025-08-07", served.encode())]),
+        body=ask(model="ours"),
+        deployments={"ours": "gpt-5"},
+    )
+    run(world.call())
+    (intent,) = world.journal.intents
+
+    world.check_books()
+    assert FULL_COST_PICO == world.record.cost_pico
+    assert ("ours", "gpt-5") == (world.record.model_requested, intent.priced_model)
+    assert intent.ceiling_pico == end_aborted(intent, intent.started_at_us).cost_pico
+
+
+def test_a_name_without_a_deployment_is_what_it_says() -> None:
+    """No price for a name nobody knows."""
+    world = World(Play(steps=WHOLE), body=ask(model="theirs"), deployments={"ours": "gpt-5"})
+    run(world.call())
+
+    assert ("refused", 403) == (world.record.outcome, world.record.http_status)

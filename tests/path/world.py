@@ -363,9 +363,11 @@ class World:
         limits: Sequence[str] = ("cap year 100 USD", "tokens year 90000000 tokens"),
         headers: RawHeaders | None = None,
         book: Book = BOOK,
+        deployments: Mapping[str, str] | None = None,
     ) -> None:
         """Set the scene."""
         self.book = book
+        self.deployments = deployments or {}
         self.play = play
         self.awaits = Awaits(cancel_at)
         self.budgets = MemoryBudgets()
@@ -394,6 +396,7 @@ class World:
             upstream=self.upstream,
             region=None,
             drains=drains,
+            deployments=self.deployments,
         )
         clock = StillClock()
         return CallPath(
