@@ -21,7 +21,7 @@ from gateway.client import BodyTooLarge, Client
 from gateway.clock import epoch_us
 from gateway.headers import CREDENTIALS, RawHeaders
 from gateway.ledger.errors import StoreUnavailable
-from gateway.ledger.lines import to_ledger_usage
+from gateway.ledger.lines import to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import Intent
 from gateway.refusals import (
     RETRY_AFTER_S_MAX,
@@ -278,9 +278,15 @@ class Admission:
         Raises:
             UnpricedModel: No price, and the policy blocks what has none.
         """
+        assert call.caller is not None
         assert call.provider is not None
         assert call.facts is not None
-        call.card = self.book.find_card(call.provider.priced_as, call.model, call.at)
+        call.card = self.book.find_card(
+            call.provider.priced_as,
+            call.provider.model_behind(call.model),
+            call.at,
+            call.caller.payer,
+        )
         if call.card is None:
             self._allow_unpriced(call, "the model is not in the book")
         card = call.card
@@ -364,7 +370,9 @@ class Admission:
             bound_usage={} if ceiling is None else to_ledger_usage(ceiling.counts),
             bound_tier="" if ceiling is None else ceiling.tier,
             bound_region=None if ceiling is None else ceiling.region,
+            bound_variants={} if ceiling is None else to_ledger_variants(ceiling.variants),
             priced_as=call.provider.priced_as,
+            priced_model="" if call.card is None else call.card.model,
         )
         try:
             self.journal.append_intent(intent)

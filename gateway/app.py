@@ -25,6 +25,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 from sqlalchemy import Engine
 
+from gateway.admin.books import WholeBook
 from gateway.admin.control import build_control_app
 from gateway.admin.parts import ControlParts
 from gateway.admission import Admission, AdmissionPolicy
@@ -111,7 +112,8 @@ def serve(settings: Settings) -> int:
 
 
 async def _run(settings: Settings, started_s: float) -> None:
-    clock, ids, book = SystemClock(), IdSource(), load_book()
+    clock, ids = SystemClock(), IdSource()
+    book = load_book(providers=priced_providers(settings))
     engine = open_engine(settings.storage.database_url)
     if not is_current(engine):
         await _upgrade(settings.storage.database_url)
@@ -323,6 +325,19 @@ def build_providers(settings: Settings) -> dict[str, Provider]:
     }
 
 
+def priced_providers(settings: Settings) -> frozenset[str]:
+    """Tell which part of the price book calls can need.
+
+    Args:
+        settings: Checked.
+
+    Returns:
+        Catalog providers of everything configured, and the demo provider.
+    """
+    configured = {one.priced_as or name for name, one in settings.providers.items()}
+    return frozenset({DEMO_PROVIDER, *configured})
+
+
 def _build_provider(provider_id: str, one: ProviderSettings, on_disconnect: str) -> Provider:
     key = None if one.api_key is None else one.api_key.get_secret_value()
     return Provider(
@@ -335,6 +350,7 @@ def _build_provider(provider_id: str, one: ProviderSettings, on_disconnect: str)
         upstream=DemoUpstream() if one.base_url is None else HttpUpstream(one.timeout_s),
         region=region_of(one.kind, one.base_url or ""),
         drains=on_disconnect == "drain" or (on_disconnect == "auto" and one.kind in _BILLS_ON),
+        deployments=one.deployments,
     )
 
 
@@ -503,6 +519,7 @@ class _Gateway:
             queries=self.queries,
             budgets=self.budgets,
             book=self._book,
+            whole_book=WholeBook(self._book, load_book),
             clock=self._clock,
             flush=self._shipper.flush,
             on_change=self.follower.reload,

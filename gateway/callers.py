@@ -12,6 +12,8 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
 
+from pricing.agreements import Payer
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
@@ -36,6 +38,11 @@ class Caller:
     tags: Mapping[str, str]
     models: tuple[str, ...]
     expires_at: datetime | None
+
+    @property
+    def payer(self) -> Payer:
+        """Whose negotiated prices its calls have."""
+        return Payer(self.organization, self.team, self.project)
 
 
 class KnownCallers(Protocol):

@@ -201,6 +201,8 @@ class Endings:
             tier=answer.tier or call.facts.tier,
             region=call.provider.region,
             at=call.at,
+            payer=None if call.caller is None else call.caller.payer,
+            variants=answer.variants or call.facts.variants,
         )
         bill = rate_call(usage, served, call.card, self.book)
         record = _to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
@@ -282,6 +284,7 @@ def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:
         return unknown_usage("no usage from the provider and nothing bounds the call")
     # The bound was taken at the dearest tier the provider may serve: it is rated there too.
     answer.tier = answer.tier or call.ceiling.tier
+    answer.variants = call.ceiling.variants
     return Usage(
         counts=call.ceiling.counts,
         basis=Basis.ESTIMATED,
@@ -322,7 +325,7 @@ def _to_record(
         output_total=output_total,
         basis=_BASIS[usage.basis],
         cost_pico=cost_pico,
-        list_cost_pico=cost_pico,
+        list_cost_pico=None if bill.list_cost is None else bill.list_cost.pico,
         price_version=bill.version,
         cost_status=bill.status,
         lines=to_ledger_lines(bill.lines),

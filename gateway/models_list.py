@@ -23,11 +23,11 @@ def list_models(caller: Caller, router: Router, book: Book, at: datetime) -> dic
         at: When, aware.
 
     Returns:
-        OpenAI's list shape; each model with ``pricing``: USD per million by meter, as text.
+        OpenAI's list shape; each model with ``pricing``: what this key pays by meter, as text.
     """
     rows = []
     for provider, model in router.models(at):
-        card = book.find_card(provider.priced_as, model, at)
+        card = book.find_card(provider.priced_as, model, at, caller.payer)
         if card is not None and is_model_allowed(caller, provider.id, model):
             rows.append(_to_row(provider, model, card))
     return {"object": "list", "data": rows}
@@ -35,7 +35,7 @@ def list_models(caller: Caller, router: Router, book: Book, at: datetime) -> dic
 
 def _to_row(provider: Provider, model: str, card: RateCard) -> dict[str, Any]:
     prices = {
-        meter.value: {"amount": bands[-1].amount_text, "per": str(bands[-1].rate.per)}
+        meter.value: {"amount": bands[-1].amount_text, "per": str(bands[-1].per)}
         for (tier, region, meter), bands in card.rates.items()
         if tier == STANDARD_TIER and region is None and bands[-1].band == BASE_BAND
     }

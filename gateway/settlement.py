@@ -4,16 +4,19 @@ Must never book an unknown as zero, and never price what was served as what was 
 """
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from gateway.ledger.record import CostStatus
+from pricing.agreements import Payer
 from pricing.book import Book
+from pricing.meters import Meter
 from pricing.money import Money
-from pricing.rates import RateCard
-from pricing.rating import RatedLine, UnpricedSku, rate_usage, total_cost
+from pricing.rates import NO_VARIANTS, RateCard
+from pricing.rating import RatedLine, UnpricedSku, rate_usage, total_cost, total_list_cost
 from pricing.sku import STANDARD_TIER
 from pricing.usage import Basis, Usage
 
@@ -31,6 +34,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
         tier: Tier served, or else the one asked for; ``None`` when neither is known.
         region: Region class served; ``None`` where it does not change the price.
         at: When the call began, which decides the price.
+        payer: Who pays, which decides what was agreed.
+        variants: In which make a meter was sold, as far as it is known.
     """
 
     priced_as: str
@@ -39,6 +44,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     tier: str | None
     region: str | None
     at: datetime
+    payer: Payer | None = None
+    variants: Mapping[Meter, str] = NO_VARIANTS
 
 
 class Bill(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +54,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         lines: Rated lines; empty when nothing was billable or no price is known.
         cost: Sum of the lines; ``None`` when unknown.
+        list_cost: What they cost at published prices; ``None`` when unknown.
         version: Book version asked; ``None`` when nothing was to be priced.
         status: How final the cost is.
         flags: What was odd, in words.
@@ -54,12 +62,13 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
 
     lines: tuple[RatedLine, ...]
     cost: Money | None
+    list_cost: Money | None
     version: str | None
     status: CostStatus
     flags: tuple[str, ...] = ()
 
 
-NO_BILL: Final = Bill(lines=(), cost=Money(0), version=None, status="final")
+NO_BILL: Final = Bill(lines=(), cost=Money(0), list_cost=Money(0), version=None, status="final")
 
 
 def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -> Bill:
@@ -68,7 +77,7 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
     Args:
         usage: Disjoint counts and how sure they are.
         served: Model and tier served.
-        card: Prices of the model asked for; ``None`` when it has none.
+        card: The payer's prices of the model asked for; ``None`` when it has none.
         book: Where the prices of another model served are found.
 
     Returns:
@@ -77,21 +86,35 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
     if usage.basis is Basis.NONE:
         return NO_BILL
     if usage.basis is Basis.UNKNOWN:
-        return Bill(lines=(), cost=None, version=book.version.version, status="unknown")
+        return _unknown(book, "unknown")
     status: CostStatus = "final" if usage.basis is Basis.REPORTED else "estimated"
     billed, flags = _card_served(served, card, book)
-    version = book.version.version
     if billed is None:
-        return Bill(lines=(), cost=None, version=version, status="unpriced", flags=flags)
+        return _unknown(book, "unpriced", flags)
     try:
         lines = rate_usage(
-            usage.counts, billed, tier=served.tier or STANDARD_TIER, region=served.region
+            usage.counts,
+            billed,
+            tier=served.tier or STANDARD_TIER,
+            region=served.region,
+            variants=served.variants,
         )
     except UnpricedSku as gap:
-        flags = (*flags, str(gap))
-        return Bill(lines=(), cost=None, version=version, status="unpriced", flags=flags)
+        return _unknown(book, "unpriced", (*flags, str(gap)))
     cost = total_cost(lines, billed.currency)
-    return Bill(lines=lines, cost=cost, version=version, status=status, flags=flags)
+    return Bill(
+        lines=lines,
+        cost=cost,
+        list_cost=total_list_cost(lines, billed.currency) if billed.agreements else cost,
+        version=book.version.version,
+        status=status,
+        flags=flags,
+    )
+
+
+def _unknown(book: Book, status: CostStatus, flags: tuple[str, ...] = ()) -> Bill:
+    version = book.version.version
+    return Bill(lines=(), cost=None, list_cost=None, version=version, status=status, flags=flags)
 
 
 def _card_served(
@@ -100,7 +123,7 @@ def _card_served(
     """The prices of the model served, which need not be the one asked for."""
     if served.model is None or served.model == served.asked:
         return card, ()
-    other = book.find_card(served.priced_as, served.model, served.at)
+    other = book.find_card(served.priced_as, served.model, served.at, served.payer)
     if other is not None:
         return other, ()
     if card is not None and _is_snapshot_of(served.model, (served.asked, card.model)):

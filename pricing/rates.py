@@ -3,20 +3,27 @@
 Must never hold a price finer than nine decimals: that is float noise, not a price.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pricing.meters import INPUT_METERS, OUTPUT_METERS, PRICED_AS, Meter
+from pricing.hours import Hours
+from pricing.meters import PRICED_AS, Meter
 from pricing.money import PICO_PER_UNIT
 from pricing.sku import STANDARD_TIER, PriceId, SkuId, price_id, sku_id
 
+if TYPE_CHECKING:
+    from pricing.worst import WorstCase, WorstKey
+
 AMOUNT_DECIMALS_MAX = 9
+# Far above any price of anything counted here, so that a slip of units is refused, not billed.
+AMOUNT_MAX: Final = 10**9
 BASE_BAND = -1
+# What a call was sold in where nothing says so.
+NO_VARIANTS: Final[Mapping[Meter, str]] = MappingProxyType({})
 
 
 class RateRefused(ValueError):
@@ -39,6 +46,9 @@ class Rate:
         tier: Service tier served.
         over: Holds when the whole prompt has more tokens than this; ``None`` for the base band.
         region: Region class; ``None`` where the region does not change the price.
+        variant: The make it is the price of, where the make changes the price without changing the
+            meter: ``1024x1024/hd``, ``720p``, ``low``; ``None`` for the plain price.
+        hours: Window in which it holds, and goes before the price without one; ``None`` for always.
         source: Page the price was read from.
         checked_at: Day somebody last looked at that page.
     """
@@ -54,6 +64,8 @@ class Rate:
     tier: str = STANDARD_TIER
     over: int | None = None
     region: str | None = None
+    variant: str | None = None
+    hours: Hours | None = None
     source: str
     checked_at: date
 
@@ -61,18 +73,23 @@ class Rate:
         """Refuse what cannot be a price.
 
         Raises:
-            RateRefused: Negative or too fine an amount, ``per`` below one, ``over`` below zero, a
-                naive instant, or a span that ends before it starts. The message names the price.
+            RateRefused: Negative, huge or too fine an amount, ``per`` below one, ``over`` below
+                zero, a name that is empty, a naive instant, or a span that ends before it starts.
+                The message names the price.
         """
         exponent = self.amount.as_tuple().exponent
         if not isinstance(exponent, int) or -exponent > AMOUNT_DECIMALS_MAX:
             raise RateRefused(f"{self.price_id}: {self.amount} has more than nine decimals")
         if self.amount < 0:
             raise RateRefused(f"{self.price_id}: {self.amount} is negative")
+        if self.amount > AMOUNT_MAX:
+            raise RateRefused(f"{self.price_id}: {self.amount} is above 10^9: no price is")
         if self.per < 1:
             raise RateRefused(f"{self.price_id}: per {self.per} is below one")
         if self.over is not None and self.over < 0:
             raise RateRefused(f"{self.price_id}: over {self.over} is below zero")
+        if "" in (self.model, self.tier, self.region, self.variant):
+            raise RateRefused(f"{self.price_id}: a model, tier, region or variant has a name")
         if self.valid_from.tzinfo is None or (self.valid_to and self.valid_to.tzinfo is None):
             raise RateRefused(f"{self.price_id}: valid_from and valid_to need a time zone")
         if self.valid_to is not None and self.valid_to <= self.valid_from:
@@ -86,10 +103,13 @@ class Rate:
     @property
     def price_id(self) -> PriceId:
         """The one price of that thing."""
-        return price_id(self.sku, tier=self.tier, over=self.over, region=self.region)
+        hours = None if self.hours is None else self.hours.name
+        return price_id(
+            self.sku, tier=self.tier, over=self.over, further=(self.region, self.variant, hours)
+        )
 
     def holds_at(self, at: datetime) -> bool:
-        """Tell whether the price holds at an instant (half-open span).
+        """Tell whether the price holds at an instant (half-open span), its hours aside.
 
         Args:
             at: Aware instant.
@@ -102,25 +122,31 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledRate:
-    """A rate with everything the path needs already worked out.
+    """A price with everything the path needs already worked out.
 
     Attributes:
-        rate: The dated rate.
+        rate: The dated rate, as published.
         band: Holds when the whole prompt has more tokens than this; -1 for the base band.
         price_id: Name of the price.
+        per: The quantity the amount is for.
         amount_text: The amount as decimal text without an exponent.
         pico_numerator: Numerator of the price of one unit in 10^-12 currency units.
         pico_denominator: Denominator of the same.
         pico_each: The same as a whole number; ``None`` where the price of one unit is not whole.
+        listed: The published price, where this one was negotiated; ``None`` where they are one.
+        agreement: Id of the override that made this price; ``None`` where there is none.
     """
 
     rate: Rate
     band: int
     price_id: PriceId
+    per: int
     amount_text: str
     pico_numerator: int
     pico_denominator: int
     pico_each: int | None
+    listed: "CompiledRate | None" = None
+    agreement: str | None = None
 
     def is_below(self, other: "CompiledRate") -> bool:
         """Tell whether this price is lower than another, per unit and exactly.
@@ -146,26 +172,53 @@ def compile_rate(rate: Rate) -> CompiledRate:
     Returns:
         The same rate with an exact ratio of 10^-12 units.
     """
-    numerator, denominator = rate.amount.as_integer_ratio()
-    pico_numerator, pico_denominator = numerator * PICO_PER_UNIT, denominator * rate.per
+    return compile_price(rate, rate.amount, rate.per)
+
+
+def compile_price(
+    rate: Rate,
+    amount: Decimal,
+    per: int,
+    *,
+    listed: CompiledRate | None = None,
+    agreement: str | None = None,
+) -> CompiledRate:
+    """Work out the integer price of one unit of what a rate is for.
+
+    Args:
+        rate: The rate.
+        amount: What is paid for ``per`` quantity: the rate's own amount, or a negotiated one.
+        per: The quantity the amount is for.
+        listed: The published price, where another one was negotiated.
+        agreement: Id of the override that says so.
+
+    Returns:
+        The price with an exact ratio of 10^-12 units.
+    """
+    numerator, denominator = amount.as_integer_ratio()
+    pico_numerator, pico_denominator = numerator * PICO_PER_UNIT, denominator * per
     whole, rest = divmod(pico_numerator, pico_denominator)
     return CompiledRate(
         rate=rate,
         band=BASE_BAND if rate.over is None else rate.over,
         price_id=rate.price_id,
-        amount_text=f"{rate.amount:f}",
+        per=per,
+        amount_text=f"{amount:f}",
         pico_numerator=pico_numerator,
         pico_denominator=pico_denominator,
         pico_each=None if rest else whole,
+        listed=listed,
+        agreement=agreement,
     )
 
 
 CardKey = tuple[str, str | None, Meter]
-Candidates = Mapping[Meter, tuple[CompiledRate, ...]]
-_WorstKey = tuple[frozenset[Meter], frozenset[str], str | None, int]
+VariantKey = tuple[str, str | None, Meter, str]
+Prices = tuple[CompiledRate, ...]
+Candidates = Mapping[Meter, Prices]
+_Place = tuple[str, str | None]
 
 _NO_CANDIDATES: Final[Candidates] = MappingProxyType({meter: () for meter in Meter})
-_FEE_METERS: Final = tuple(m for m in Meter if m not in INPUT_METERS and m not in OUTPUT_METERS)
 
 
 def first_in_band(candidates: Iterable[CompiledRate], input_total: int) -> CompiledRate | None:
@@ -184,38 +237,41 @@ def first_in_band(candidates: Iterable[CompiledRate], input_total: int) -> Compi
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorstCase:
-    """A service tier and a context band in which a call can be at its dearest.
+def meters_behind(meter: Meter) -> Iterator[Meter]:
+    """List the meters whose prices a meter can take.
 
-    Attributes:
-        tier: Service tier.
-        input_tokens_top: Largest prompt of the band; ``None`` in the band of the largest prompt.
-        input_meter: The reachable input meter with the highest price there.
-        output_meter: The reachable output meter with the highest price there.
+    Args:
+        meter: What was counted.
+
+    Yields:
+        The meter, then those it is priced as, the nearest first.
     """
-
-    tier: str
-    input_tokens_top: int | None
-    input_meter: Meter
-    output_meter: Meter
+    wanted: Meter | None = meter
+    while wanted is not None:
+        yield wanted
+        wanted = PRICED_AS.get(wanted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateCard:
-    """Every price of one model that holds from one instant to the next change.
+    """Every price of one model and one payer that holds at an instant.
 
     Attributes:
         provider: Catalog provider.
         model: Catalog model.
         version: Book version the prices were taken from.
         currency: ISO 4217 code of every price on the card.
-        valid_from: First instant the card holds.
-        valid_to: First instant it no longer holds; ``None`` while no change is known.
+        valid_from: First instant the card can hold.
+        valid_to: First instant it no longer can; ``None`` while no change is known. Between the two
+            a model with time-of-day prices has one card for every set of open windows.
         context_tokens_max: Most tokens a prompt can have; ``None`` when not published.
         output_tokens_max: Most tokens an answer can have; ``None`` when not published.
-        rates: Prices by (tier, region, meter), the highest context band first.
+        rates: Plain prices by (tier, region, meter), the highest context band first.
         skus: The SKU id of every meter.
+        variants: Prices of one make only by (tier, region, meter, variant), likewise.
+        agreements: Ids of the overrides on it; empty where every price is the published one.
+        worst: What ``find_worst`` found before, because every call asks and cards live for months.
+            Names the card does not know never become keys, so a caller cannot make it grow.
     """
 
     provider: str
@@ -226,65 +282,149 @@ class RateCard:
     valid_to: datetime | None
     context_tokens_max: int | None
     output_tokens_max: int | None
-    rates: Mapping[CardKey, tuple[CompiledRate, ...]]
+    rates: Mapping[CardKey, Prices]
     skus: Mapping[Meter, SkuId]
-    # Answers worked out once per card, because every call asks and cards live for months. Tiers and
-    # regions the card does not name never become keys, so a caller cannot make them grow.
+    variants: Mapping[VariantKey, Prices] = field(default_factory=dict)
+    agreements: tuple[str, ...] = ()
+    worst: "dict[WorstKey, tuple[WorstCase, ...]]" = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    # Answers worked out once per card, likewise.
     _candidates: dict[tuple[str, str | None], Candidates] = field(
         init=False, repr=False, compare=False
     )
-    _worst: dict[_WorstKey, tuple[WorstCase, ...]] = field(init=False, repr=False, compare=False)
+    _named: dict[tuple[str, str | None], dict[tuple[Meter, str], Prices]] = field(
+        init=False, repr=False, compare=False
+    )
     _edges: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _regions: frozenset[str | None] = field(init=False, repr=False, compare=False)
     _tiers: frozenset[str] = field(init=False, repr=False, compare=False)
+    _makes: Mapping[Meter, tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Work out the price of every meter in every tier and region the card names."""
-        regions = {region for _, region, _ in self.rates} | {None}
-        bands = {compiled.band for prices in self.rates.values() for compiled in prices}
+        places: list[_Place] = [(tier, region) for tier, region, _ in self.rates]
+        places += [(tier, region) for tier, region, _, _ in self.variants]
+        tiers = frozenset(tier for tier, _ in places)
+        regions = frozenset(region for _, region in places) | {None}
+        prices = [*self.rates.values(), *self.variants.values()]
+        edges = {compiled.band for bands in prices for compiled in bands} - {BASE_BAND}
+        makes = self._find_makes()
+        keys = [(tier, region) for tier in tiers for region in regions]
         candidates = {
-            (tier, region): {meter: tuple(self._chain(meter, tier, region)) for meter in Meter}
-            for tier in {tier for tier, _, _ in self.rates}
-            for region in regions
+            key: {meter: tuple(self._chain(meter, key, None)) for meter in Meter} for key in keys
+        }
+        named = {
+            key: {
+                (meter, variant): tuple(self._chain(meter, key, variant))
+                for meter, variants in makes.items()
+                for variant in variants
+            }
+            for key in (keys if makes else ())
         }
         object.__setattr__(self, "_candidates", candidates)
-        object.__setattr__(self, "_worst", {})
-        object.__setattr__(self, "_edges", tuple(sorted(bands - {BASE_BAND})))
-        object.__setattr__(self, "_regions", frozenset(regions))
-        object.__setattr__(self, "_tiers", frozenset(tier for tier, _, _ in self.rates))
+        object.__setattr__(self, "_named", named)
+        object.__setattr__(self, "_edges", tuple(sorted(edges)))
+        object.__setattr__(self, "_regions", regions)
+        object.__setattr__(self, "_tiers", tiers)
+        object.__setattr__(self, "_makes", makes)
 
-    def _chain(self, meter: Meter, tier: str, region: str | None) -> Iterator[CompiledRate]:
-        wanted: Meter | None = meter
-        while wanted is not None:
+    def _find_makes(self) -> dict[Meter, tuple[str, ...]]:
+        """Every variant that can change the price of a meter, its own or of one behind it."""
+        sold: dict[Meter, set[str]] = {}
+        for _, _, meter, variant in self.variants:
+            sold.setdefault(meter, set()).add(variant)
+        if not sold:
+            return {}
+        found = {
+            meter: set().union(*(sold.get(behind, ()) for behind in meters_behind(meter)))
+            for meter in Meter
+        }
+        return {meter: tuple(sorted(names)) for meter, names in found.items() if names}
+
+    def _chain(self, meter: Meter, key: _Place, variant: str | None) -> Iterator[CompiledRate]:
+        tier, region = key
+        for wanted in meters_behind(meter):
+            if variant is not None:
+                bands = self.variants.get((tier, region, wanted, variant))
+                if bands is None:
+                    bands = self.variants.get((tier, None, wanted, variant), ())
+                yield from bands
             bands = self.rates.get((tier, region, wanted))
             if bands is None:
                 bands = self.rates.get((tier, None, wanted), ())
             yield from bands
-            wanted = PRICED_AS.get(wanted)
+            if not bands and self._is_sold_in_makes(tier, region, wanted):
+                return  # it has prices, so the price of another meter would be a guess
+
+    def _is_sold_in_makes(self, tier: str, region: str | None, meter: Meter) -> bool:
+        return any(
+            key[0] == tier and key[1] in (region, None) and key[2] is meter for key in self.variants
+        )
 
     @property
     def tiers(self) -> frozenset[str]:
         """Service tiers with at least one price."""
         return self._tiers
 
-    def find_candidates(self, tier: str, region: str | None) -> Candidates:
+    @property
+    def regions(self) -> frozenset[str | None]:
+        """Region classes with at least one price, and ``None``."""
+        return self._regions
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Lengths of a prompt above which another price begins, the shortest first."""
+        return self._edges
+
+    @property
+    def makes(self) -> Mapping[Meter, tuple[str, ...]]:
+        """Variants that change the price of a meter; meters without any are left out."""
+        return self._makes
+
+    def all_prices(self) -> Iterator[CompiledRate]:
+        """List every price on the card.
+
+        Yields:
+            Plain prices, then those of variants.
+        """
+        for bands in (*self.rates.values(), *self.variants.values()):
+            yield from bands
+
+    def find_candidates(
+        self, tier: str, region: str | None, variants: Mapping[Meter, str] = NO_VARIANTS
+    ) -> Candidates:
         """Find every price a meter can have in a service tier and region, whatever the prompt.
 
         Args:
             tier: Service tier served.
             region: Region class served; falls back to the prices without a region.
+            variants: In which make a meter was sold; one the card does not know has the plain
+                prices.
 
         Returns:
-            For every meter its prices, the one to take first: the highest context band of its own,
-            down to the lowest, then those of the meters it is priced as. Empty where it has none.
+            For every meter its prices, the one to take first: the highest context band of its own
+            make, down to the lowest, then the plain ones, then those of the meters it is priced as.
+            Empty where it has none, and where it is sold in makes only and none of them is named.
         """
         found = self._candidates.get((tier, region))
         if found is None:
+            region = None
             found = self._candidates.get((tier, None), _NO_CANDIDATES)
+        if variants and self._makes:
+            named = self._named.get((tier, region), {})
+            own = {key[0]: named[key] for key in variants.items() if key in named}
+            return {**found, **own}
         return found
 
     def find_rate(
-        self, meter: Meter, *, tier: str, region: str | None, input_total: int
+        self,
+        meter: Meter,
+        *,
+        tier: str,
+        region: str | None,
+        input_total: int,
+        variant: str | None = None,
     ) -> CompiledRate | None:
         """Find the price of a meter in a call.
 
@@ -293,122 +433,11 @@ class RateCard:
             tier: Service tier served.
             region: Region class served; falls back to the price without a region.
             input_total: Tokens of the whole prompt, which choose the context band.
+            variant: In which make it was sold; ``None`` when nothing says so.
 
         Returns:
             The price, looked up under the meters it is priced as where it has none of its own,
             or ``None`` when the book does not price it.
         """
-        return first_in_band(self.find_candidates(tier, region)[meter], input_total)
-
-    def find_worst(
-        self,
-        meters: frozenset[Meter],
-        *,
-        tiers: frozenset[str],
-        region: str | None,
-        input_tokens_max: int,
-    ) -> tuple[WorstCase, ...]:
-        """Find where a call can be at its dearest.
-
-        Args:
-            meters: Token meters the call can touch.
-            tiers: Service tiers the provider may serve it at.
-            region: Region class.
-            input_tokens_max: Most tokens of the prompt.
-
-        Returns:
-            Cases of which one is the dearest, whatever the quantities. A case that another one
-            exceeds in every price is left out, so mostly there is one. A case without a price for
-            plain input or output stands alone, because nothing bounds it.
-        """
-        reached = bisect_left(self._edges, input_tokens_max)
-        if region is not None and region not in self._regions:
-            region = None
-        key = (meters, tiers, region, reached)
-        found = self._worst.get(key)
-        if found is not None:
-            return found
-        found = _undominated(self._options(meters, tiers, region, self._edges[:reached]))
-        if all((tier, region) in self._candidates for tier in tiers):
-            self._worst[key] = found
-        return found
-
-    def _options(
-        self,
-        meters: frozenset[Meter],
-        tiers: frozenset[str],
-        region: str | None,
-        edges: tuple[int, ...],
-    ) -> "Iterator[_Option]":
-        """One option for every tier and every band up to the one of the largest prompt."""
-        for tier in sorted(tiers):
-            candidates = self.find_candidates(tier, region)
-            for above, top in zip((BASE_BAND, *edges), (*edges, None), strict=True):
-                shortest = above + 1
-                input_meter, input_rate = _dearest(
-                    candidates, meters & INPUT_METERS, Meter.INPUT, shortest
-                )
-                output_meter, output_rate = _dearest(
-                    candidates, meters & OUTPUT_METERS, Meter.OUTPUT, shortest
-                )
-                yield _Option(
-                    case=WorstCase(
-                        tier=tier,
-                        input_tokens_top=top,
-                        input_meter=input_meter,
-                        output_meter=output_meter,
-                    ),
-                    sides=(input_rate, output_rate),
-                    fees=tuple(first_in_band(candidates[fee], shortest) for fee in _FEE_METERS),
-                )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Option:
-    """A case with its prices.
-
-    Attributes:
-        case: The case.
-        sides: Price of the dearest input and of the dearest output meter.
-        fees: Price of every meter that is not tokens.
-    """
-
-    case: WorstCase
-    sides: tuple[CompiledRate | None, CompiledRate | None]
-    fees: tuple[CompiledRate | None, ...]
-
-    def dominates(self, other: "_Option") -> bool:
-        """Tell whether no quantities make the other one dearer than this one.
-
-        Where this one has no price, rating it refuses the call, and no bill exceeds that.
-        """
-        mine, its = self.case.input_tokens_top, other.case.input_tokens_top
-        if mine is not None and (its is None or mine < its):
-            return False
-        pairs = zip((*self.sides, *self.fees), (*other.sides, *other.fees), strict=True)
-        return all(a is None or (b is not None and not a.is_below(b)) for a, b in pairs)
-
-
-def _dearest(
-    candidates: Candidates, meters: frozenset[Meter], plain: Meter, input_total: int
-) -> tuple[Meter, CompiledRate | None]:
-    """The reachable meter of one direction with the highest unit price.
-
-    A meter without a price cannot be reached at a price, except the plain one, which must have it.
-    """
-    best, best_rate = plain, None
-    for meter in sorted(meters):
-        rate = first_in_band(candidates[meter], input_total)
-        if rate is not None and (best_rate is None or best_rate.is_below(rate)):
-            best, best_rate = meter, rate
-    return best, best_rate or first_in_band(candidates[plain], input_total)
-
-
-def _undominated(options: Iterable[_Option]) -> tuple[WorstCase, ...]:
-    kept: list[_Option] = []
-    for option in options:
-        if None in option.sides:
-            return (option.case,)
-        if not any(other.dominates(option) for other in kept):
-            kept = [other for other in kept if not option.dominates(other)] + [option]
-    return tuple(option.case for option in kept)
+        variants = NO_VARIANTS if variant is None else {meter: variant}
+        return first_in_band(self.find_candidates(tier, region, variants)[meter], input_total)

@@ -4,17 +4,17 @@ Must never price a call partially or fill a missing price in.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from pricing.meters import INPUT_METERS, Meter
 from pricing.money import CurrencyMismatch, Money, round_to_pico
-from pricing.rates import CompiledRate, RateCard
+from pricing.rates import NO_VARIANTS, CompiledRate, RateCard
 from pricing.sku import STANDARD_TIER, SkuId
 from pricing.usage import Quantity
-
-_STANDARD: Final = frozenset({STANDARD_TIER})
+from pricing.worst import Reach as Reach
+from pricing.worst import find_worst
 
 
 class UnpricedSku(LookupError):
@@ -24,13 +24,16 @@ class UnpricedSku(LookupError):
         sku: What was counted.
         tier: Service tier served.
         version: Book version that was asked.
+        variant: The make it was sold in; ``None`` where nothing says so.
     """
 
-    def __init__(self, *, sku: SkuId, tier: str, version: str) -> None:
+    def __init__(self, *, sku: SkuId, tier: str, version: str, variant: str | None = None) -> None:
         self.sku = sku
         self.tier = tier
         self.version = version
-        super().__init__(f"price book {version} has no {tier} price for {sku}")
+        self.variant = variant
+        make = "" if variant is None else f" in the variant {variant}"
+        super().__init__(f"price book {version} has no {tier} price for {sku}{make}")
 
 
 class Unbounded(LookupError):
@@ -66,6 +69,7 @@ def rate_usage(
     *,
     tier: str = STANDARD_TIER,
     region: str | None = None,
+    variants: Mapping[Meter, str] = NO_VARIANTS,
 ) -> tuple[RatedLine, ...]:
     """Price counted usage against one rate card.
 
@@ -74,13 +78,16 @@ def rate_usage(
         card: Prices in force at the time of the call.
         tier: Service tier served.
         region: Region class served.
+        variants: In which make a meter was sold, such as an image size. A meter without a name here
+            has its plain price, as has one whose name the card does not know.
 
     Returns:
         One line per meter, same order; each cost rounded once at 10^-12, half to even. The sum of
         the lines is the cost of the call.
 
     Raises:
-        UnpricedSku: A meter has no price on the card. Nothing is priced partially.
+        UnpricedSku: A meter has no price on the card, or is sold in makes only and the one sold is
+            not among them. Nothing is priced partially.
         ValueError: A quantity is negative.
 
     Source:
@@ -89,14 +96,20 @@ def rate_usage(
     """
     skus, currency = card.skus, card.currency
     lines = []
-    for meter, rate, pico in _rate_each(counts, card, tier, region):
-        cost = Money(pico, currency)
-        lines.append(RatedLine(skus[meter], meter, counts[meter], rate, cost, cost))
+    for meter, rate, pico in _rate_each(counts, card, tier, region, variants):
+        cost = listed = Money(pico, currency)
+        if rate.listed is not None:
+            listed = Money(_pico_of(counts[meter], rate.listed), currency)
+        lines.append(RatedLine(skus[meter], meter, counts[meter], rate, listed, cost))
     return tuple(lines)
 
 
 def _rate_each(
-    counts: Mapping[Meter, Quantity], card: RateCard, tier: str, region: str | None
+    counts: Mapping[Meter, Quantity],
+    card: RateCard,
+    tier: str,
+    region: str | None,
+    variants: Mapping[Meter, str],
 ) -> list[tuple[Meter, CompiledRate, int]]:
     """Find the rate of every count and what it comes to; every price in the house passes here."""
     input_total: Quantity = 0
@@ -105,14 +118,16 @@ def _rate_each(
             raise ValueError(f"{meter}: a quantity cannot be negative: {quantity}")
         if meter in INPUT_METERS:
             input_total += quantity
-    candidates = card.find_candidates(tier, region)
+    candidates = card.find_candidates(tier, region, variants)
     rated = []
     for meter, quantity in counts.items():
         for rate in candidates[meter]:
             if input_total > rate.band:
                 break
         else:
-            raise UnpricedSku(sku=card.skus[meter], tier=tier, version=card.version)
+            raise UnpricedSku(
+                sku=card.skus[meter], tier=tier, version=card.version, variant=variants.get(meter)
+            )
         each = rate.pico_each
         if each is not None and type(quantity) is int:
             rated.append((meter, rate, quantity * each))  # whole times whole: nothing to round
@@ -147,24 +162,20 @@ def total_cost(lines: Iterable[RatedLine], currency: str) -> Money:
     return Money(pico, currency)
 
 
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call can come to, as far as its request tells.
+def total_list_cost(lines: Iterable[RatedLine], currency: str) -> Money:
+    """Add lines up at published prices.
 
-    Attributes:
-        input_tokens_max: Most input tokens; ``None`` when the request does not bound them.
-        output_tokens_max: Most output tokens over all choices; ``None`` when nothing bounds them.
-        meters: Token meters the call can touch.
-        fees: Largest quantity of each meter that is not tokens, such as searches.
-        tiers: Service tiers the provider may serve it at; empty for the standard one.
-        region: Region class.
+    Args:
+        lines: Rated lines in one currency.
+        currency: That currency; the answer for no lines is zero of it.
+
+    Returns:
+        The exact sum of the lines' list costs.
+
+    Raises:
+        CurrencyMismatch: A line is in another currency.
     """
-
-    input_tokens_max: int | None
-    output_tokens_max: int | None
-    meters: frozenset[Meter]
-    fees: Mapping[Meter, Quantity]
-    tiers: frozenset[str]
-    region: str | None = None
+    return sum((line.list_cost for line in lines), Money(0, currency))
 
 
 class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,13 +185,16 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
         counts: Quantities by meter that come to it.
         tier: Service tier they are priced at.
         region: Region class likewise.
-        cost_pico: What they cost, in 10^-12 currency units; the sum of ``rate_usage``'s lines.
+        cost_pico: What they cost, in 10^-12 currency units: the sum of ``rate_usage``'s lines, and
+            what rounding can add where the price of one unit is finer than that.
+        variants: The makes they are priced in: those asked for, else the dearest.
     """
 
     counts: dict[Meter, Quantity]
     tier: str
     region: str | None
     cost_pico: int
+    variants: Mapping[Meter, str] = NO_VARIANTS
 
 
 def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
@@ -192,8 +206,8 @@ def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
 
     Returns:
         Counts whose cost no usage within ``reach`` exceeds: the dearest reachable meter of each
-        direction, in the dearest reachable context band and tier. (Where the price of one unit is
-        finer than 10^-12, each line of a bill may round up by half of that; no published price is.)
+        direction, in the dearest reachable context band, tier and make, at the prices of the card's
+        payer.
 
     Raises:
         Unbounded: Neither the request nor the card bounds one side.
@@ -201,12 +215,7 @@ def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
     """
     tokens_in = _bound("input", reach.input_tokens_max, card.context_tokens_max)
     tokens_out = _bound("output", reach.output_tokens_max, card.output_tokens_max)
-    cases = card.find_worst(
-        reach.meters,
-        tiers=reach.tiers or _STANDARD,
-        region=reach.region,
-        input_tokens_max=tokens_in,
-    )
+    cases = find_worst(card, reach, tokens_in)
     best: Ceiling | None = None
     for case in cases:
         counts = {**reach.fees} if reach.fees else {}
@@ -214,10 +223,20 @@ def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
         counts[case.input_meter] = tokens_in if top is None else top
         counts[case.output_meter] = tokens_out
         cost_pico = 0
-        for _, _, pico in _rate_each(counts, card, case.tier, reach.region):
+        for _, rate, pico in _rate_each(counts, card, case.tier, reach.region, case.variants):
             cost_pico += pico
+            if rate.pico_each is None:
+                # A bill can split this line over every meter, and each part can be rounded up by
+                # half of 10^-12 where this one was rounded down by as much.
+                cost_pico += len(reach.meters) + 1
         if best is None or cost_pico > best.cost_pico:
-            best = Ceiling(counts=counts, tier=case.tier, region=reach.region, cost_pico=cost_pico)
+            best = Ceiling(
+                counts=counts,
+                tier=case.tier,
+                region=reach.region,
+                cost_pico=cost_pico,
+                variants={m: name for m, name in case.variants.items() if m in counts},
+            )
     if best is None:
         raise Unbounded("the card has no price at all")
     return best
@@ -238,7 +257,13 @@ def rate_ceiling(reach: Reach, card: RateCard) -> tuple[RatedLine, ...]:
         UnpricedSku: As ``find_ceiling``.
     """
     ceiling = find_ceiling(reach, card)
-    return rate_usage(ceiling.counts, card, tier=ceiling.tier, region=ceiling.region)
+    return rate_usage(
+        ceiling.counts,
+        card,
+        tier=ceiling.tier,
+        region=ceiling.region,
+        variants=ceiling.variants,
+    )
 
 
 def _bound(side: str, asked: int | None, published: int | None) -> int:

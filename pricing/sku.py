@@ -3,6 +3,7 @@
 Must never be parsed back for meaning; they are labels.
 """
 
+from collections.abc import Iterable
 from typing import NewType
 
 from pricing.meters import Meter
@@ -27,21 +28,23 @@ def sku_id(provider: str, model: str, meter: Meter) -> SkuId:
     return SkuId(f"{provider}/{model}/{meter.value}")
 
 
-def price_id(sku: SkuId, *, tier: str, over: int | None, region: str | None) -> PriceId:
+def price_id(
+    sku: SkuId, *, tier: str, over: int | None, further: Iterable[str | None] = ()
+) -> PriceId:
     """Name one price of a SKU: what changes the price without changing the thing.
 
     Args:
         sku: The thing.
         tier: Service tier, such as ``standard``, ``flex``, ``priority`` or ``batch``.
         over: The price holds when the whole prompt has more tokens than this.
-        region: The price holds in this region class only.
+        further: What else it holds for only: region class, variant, name of the hours; ``None`` for
+            those that do not matter.
 
     Returns:
-        The SKU, the tier, then ``over_N`` and the region where they apply, joined by ``/``.
+        The SKU, the tier, then ``over_N``, the region, the variant and the hours where they apply,
+        joined by ``/``.
     """
     parts = [sku, tier]
     if over is not None:
         parts.append(f"over_{over}")
-    if region is not None:
-        parts.append(region)
-    return PriceId("/".join(parts))
+    return PriceId("/".join([*parts, *filter(None, further)]))

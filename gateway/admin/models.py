@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from gateway.admin.parts import ControlParts
+from gateway.admin.parts import ControlParts, book_with
 from gateway.admin.problems import RequestRefused
+from pricing.agreements import Payer
 from pricing.book import ModelEntry
 from pricing.rates import RateCard
 
@@ -44,13 +45,17 @@ def catalog_providers(parts: ControlParts, provider: str | None) -> frozenset[st
         One, or all of the catalog.
     """
     if provider is None:
-        return parts.book.providers
+        return frozenset(parts.book.version.manifest.providers)
     configured = parts.settings.providers.get(provider)
     return frozenset({provider if configured is None else configured.priced_as})
 
 
 def find_priced_model(
-    parts: ControlParts, provider: str | None, model: str, at: datetime
+    parts: ControlParts,
+    provider: str | None,
+    model: str,
+    at: datetime,
+    payer: Payer | None = None,
 ) -> PricedModel:
     """Find the prices of a model.
 
@@ -59,6 +64,7 @@ def find_priced_model(
         provider: Of the configuration or of the catalog; ``None`` when the name is enough.
         model: ``provider/model``, or a bare model.
         at: Aware instant.
+        payer: Who would pay, for negotiated prices; ``None`` for the published ones.
 
     Returns:
         The model.
@@ -75,7 +81,7 @@ def find_priced_model(
         names = ", ".join(sorted(f"{owner}/{name}" for owner, name, _ in found))
         raise RequestRefused(422, "ambiguous_model", f"{model!r} can mean {names}; name the one")
     owner, name, entry = found[0]
-    card = parts.book.find_card(entry.provider, entry.model, at)
+    card = book_with(parts, entry.provider).find_card(entry.provider, entry.model, at, payer)
     if card is None:
         version = parts.book.version.version
         detail = (
@@ -92,7 +98,7 @@ def _find_entries(
     """Look where the data plane would: the configured providers first, then the whole catalog."""
     prefix, slash, rest = model.partition("/")
     configured = list(parts.settings.providers)
-    for owners in (configured, sorted(parts.book.providers)):
+    for owners in (configured, sorted(catalog_providers(parts, None))):
         if provider is not None:
             places = [(provider, model)]
             if slash and prefix == provider:
@@ -105,16 +111,24 @@ def _find_entries(
             (owner, name, entry)
             for owner, name in places
             for catalog in catalog_providers(parts, owner)
-            if (entry := parts.book.find_model(catalog, name)) is not None
+            if (entry := book_with(parts, catalog).find_model(catalog, _behind(parts, owner, name)))
+            is not None
         ]
         if found:
             return found
     return []
 
 
+def _behind(parts: ControlParts, provider: str, name: str) -> str:
+    """The model behind a deployment of a configured provider; any other name as it is."""
+    configured = parts.settings.providers.get(provider)
+    return name if configured is None else configured.deployments.get(name, name)
+
+
 def _near_names(parts: ControlParts, provider: str | None, model: str) -> list[str]:
     wanted = catalog_providers(parts, provider)
-    entries = [entry for entry in parts.book.models if entry.provider in wanted]
+    book = parts.book if wanted <= parts.book.providers else parts.whole_book()
+    entries = [entry for entry in book.models if entry.provider in wanted]
     bare = {name: entry for entry in entries for name in (entry.model, *entry.aliases)}
     close = difflib.get_close_matches(model.rpartition("/")[2], bare, n=_NEAR_MAX)
     return [f"{bare[name].provider}/{name}" for name in close]

@@ -46,7 +46,8 @@ class ControlParts:
         directory: Teams, projects, keys and budgets.
         queries: The ledger.
         budgets: Counters of budgets.
-        book: The price book in force.
+        book: The part of the price book in force that calls are priced with.
+        whole_book: Finds the whole of it; loads it the first time, so called in a thread.
         clock: What time it is.
         flush: Waits up to so many seconds until everything journalled so far is in the ledger, and
             tells whether it is; called in a thread.
@@ -66,12 +67,26 @@ class ControlParts:
     queries: Queries
     budgets: BudgetStatuses
     book: Book
+    whole_book: Callable[[], Book]
     clock: Clock
     flush: Callable[[float], bool]
     on_change: Callable[[], Awaitable[None]]
     is_ready: Callable[[], Mapping[str, bool]]
     count_tokens: Callable[[Messages, str], int]
     bound_tokens: Callable[[Messages, str], int | None]
+
+
+def book_with(parts: ControlParts, provider: str) -> Book:
+    """Find the book that has the prices of a catalog provider.
+
+    Args:
+        parts: The control plane's.
+        provider: Catalog provider.
+
+    Returns:
+        The part that is there where it has them, else the whole.
+    """
+    return parts.book if provider in parts.book.providers else parts.whole_book()
 
 
 def parts_of(request: Request) -> ControlParts:

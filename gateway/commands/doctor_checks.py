@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from gateway.ledger.segments import SegmentScan, list_segments, scan_segment, segment_path
 from gateway.settings import ProviderSettings, Settings
-from pricing.book import BookBroken, load_book
+from pricing.book import BookBroken, load_book, read_versions
 
 State = Literal["ok", "warn", "fail"]
 
@@ -265,7 +265,7 @@ def check_provider(name: str, provider: ProviderSettings, unpriced: str) -> Find
     what = f"provider {name}"
     where = provider.base_url or "inside this process"
     seen = f"{provider.kind} at {where}, priced as {provider.priced_as}"
-    if provider.priced_as not in load_book().providers:
+    if provider.priced_as not in read_versions()[-1].manifest.providers:
         effect = "is refused" if unpriced == "block" else "is recorded without a cost"
         mend = f"every call to it {effect}: set priced_as to a provider with prices"
         return Finding.warn(what, f"{seen}, which has no prices", mend)

@@ -32,7 +32,7 @@ def to_ledger_lines(lines: tuple[RatedLine, ...]) -> tuple[LedgerLine, ...]:
                 meter=_NAMES[line.meter],
                 quantity=str(line.quantity),
                 unit_price=line.rate.amount_text,
-                per=line.rate.rate.per,
+                per=line.rate.per,
                 list_cost_pico=line.list_cost.pico,
                 cost_pico=line.cost.pico,
             )
@@ -54,3 +54,15 @@ def to_ledger_usage(counts: Mapping[Meter, Quantity]) -> dict[str, int | str]:
         _NAMES[meter]: count if isinstance(count, int) else str(count)
         for meter, count in counts.items()
     }
+
+
+def to_ledger_variants(variants: Mapping[Meter, str]) -> dict[str, str]:
+    """Write the makes that were sold the way the ledger keeps them.
+
+    Args:
+        variants: Variant by meter.
+
+    Returns:
+        The same by the meter's name.
+    """
+    return {_NAMES[meter]: variant for meter, variant in variants.items()}

@@ -126,7 +126,9 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
         bound_usage: Largest counts by meter the call can come to; empty when unbounded.
         bound_tier: Service tier they would be priced at; empty when unpriced.
         bound_region: Region class likewise.
+        bound_variants: Makes they would be priced in, by meter.
         priced_as: Catalog provider of the model.
+        priced_model: Catalog model it was priced as; empty when unpriced.
     """
 
     id: str
@@ -148,7 +150,9 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     bound_usage: dict[str, int | str] = {}
     bound_tier: str = ""
     bound_region: str | None = None
+    bound_variants: dict[str, str] = {}
     priced_as: str = ""
+    priced_model: str = ""
 
 
 Entry = Intent | LedgerRecord

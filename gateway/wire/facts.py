@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.headers import RawHeaders
 from pricing.meters import Meter
+from pricing.rates import NO_VARIANTS
 from pricing.rating import Reach
 from pricing.usage import Quantity, Usage
 
@@ -34,6 +35,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         extra_output_max: Output tokens that may be billed on top of any limit.
         meters: Token meters the call can touch.
         fees: Largest quantity of every meter that is not tokens.
+        variants: In which make a meter is sold, where the request says so.
     """
 
     model: str
@@ -46,6 +48,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     extra_output_max: int
     meters: frozenset[Meter]
     fees: Mapping[Meter, Quantity]
+    variants: Mapping[Meter, str] = NO_VARIANTS
 
     def reach(
         self, tiers: frozenset[str], region: str | None, maxima: tuple[int | None, int | None]
@@ -74,6 +77,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
             fees=self.fees,
             tiers=tiers,
             region=region,
+            variants=self.variants,
         )
 
 
@@ -84,6 +88,7 @@ class Answer(msgspec.Struct, kw_only=True):
         usage: What the provider reported last and could be used; ``None`` until it reported.
         model: Model the provider says it served.
         tier: Service tier the provider says it served, in catalog words.
+        variants: In which make a meter was sold, where the answer says more than the request.
         request_id: The provider's own id of the answer.
         text: Visible output, kept for counting if usage never comes; its beginning, bounded.
         usage_chars: Size of the visible output when usage was last reported.
@@ -97,6 +102,7 @@ class Answer(msgspec.Struct, kw_only=True):
     usage: Usage | None = None
     model: str | None = None
     tier: str | None = None
+    variants: Mapping[Meter, str] = NO_VARIANTS
     request_id: str | None = None
     text: list[str] = []
     usage_chars: int = 0

@@ -25,6 +25,7 @@ from gateway.wire.openai_answer import (
 )
 from gateway.wire.splice import Member, replace_spans, scan_members
 from pricing.meters import Meter
+from pricing.rates import NO_VARIANTS
 from pricing.usage import Quantity
 
 # Tokens of a byte-level BPE text never outnumber its UTF-8 bytes, and the JSON around each message
@@ -49,6 +50,11 @@ _TEXT_METERS: Final = frozenset(
 )
 _IMAGE_METERS: Final = frozenset({Meter.INPUT_IMAGE, Meter.CACHE_READ_IMAGE})
 _AUDIO_METERS: Final = frozenset({Meter.INPUT_AUDIO, Meter.CACHE_READ_AUDIO, Meter.OUTPUT_AUDIO})
+
+# Source: https://platform.openai.com/docs/api-reference/chat/create, checked 2026-11-23.
+_SEARCH_SIZES: Final = MappingProxyType(
+    {size: MappingProxyType({Meter.WEB_SEARCH: size}) for size in ("low", "medium", "high")}
+)
 
 # Names whose repetition would let the provider read another value than we did.
 _SINGLE: Final = frozenset(
@@ -108,6 +114,10 @@ class _PlainRequest(_Fields, kw_only=True):
 
 class _Request(_Fields, kw_only=True):
     messages: msgspec.Raw
+
+
+class _SearchOptions(msgspec.Struct):
+    search_context_size: str | None = None
 
 
 class _Part(msgspec.Struct):
@@ -209,6 +219,7 @@ class OpenAIChat:
             ),
             meters=meters,
             fees=_ONE_SEARCH if is_searching else _NO_FEES,
+            variants=_search_size(request.web_search_options) if is_searching else NO_VARIANTS,
         )
 
     def prepare_body(self, body: bytes, facts: RequestFacts, model: str) -> bytes:
@@ -344,6 +355,31 @@ def _read_request(body: bytes) -> _Request:
         raise BadRequest("the request body is nested too deeply") from None
 
 
+<<<<<<< HEAD
+=======
+def _beside_messages(body: bytes, messages: bytes) -> bytes:
+    """Cut the messages out, which are most of a request and hold none of its fields.
+
+    What is cut is the value of a member of that name. Should it not be the one at the top, that
+    one is still there, and the name stands twice.
+    """
+    found = _MESSAGES.search(body)
+    start = -1 if found is None else found.end()
+    if start < 0 or not body.startswith(messages, start):
+        return body
+    return body[:start] + b"0" + body[start + len(messages) :]
+
+
+def _search_size(options: msgspec.Raw) -> Mapping[Meter, str]:
+    """How much a search reads, which some models charge for; medium unless the request says."""
+    try:
+        asked = msgspec.json.decode(options or b"{}", type=_SearchOptions)
+    except msgspec.DecodeError:
+        return NO_VARIANTS  # any size, as far as we know: the dearest is held
+    return _SEARCH_SIZES.get(asked.search_context_size or "medium", NO_VARIANTS)
+
+
+>>>>>>> issue3-core
 def _has_escapes(body: bytes) -> bool:
     """Tell whether a name may be spelt with escapes."""
     return b"\\" in body and _ESCAPED_ASCII.search(body) is not None

@@ -159,6 +159,7 @@ class World:
             queries=Queries(self.engine),
             budgets=self.budgets,
             book=the_book(),
+            whole_book=the_book,
             clock=self.clock,
             flush=self.mailbox.flush,
             on_change=self.follower.reload,

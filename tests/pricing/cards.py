@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-from pricing.book import Book, BookVersion, ModelEntry, load_book
+from pricing.agreements import Override, Payer
+from pricing.book import Book, Manifest, ModelEntry, describe_version, load_book
 from pricing.meters import Meter
 from pricing.rates import Rate, RateCard
 from pricing.rating import rate_usage, total_cost
@@ -15,7 +16,7 @@ from pricing.usage import Quantity
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = datetime(2026, 6, 1, tzinfo=UTC)
-VERSION = BookVersion(version="test.1", digest="sha256:0", recorded_at=START, note="")
+VERSION = describe_version("test.1", Manifest(providers={}), recorded_at=START)
 PUBLISHED = load_book()
 
 
@@ -45,12 +46,28 @@ def entry(model="m", *, aliases=(), provider="p", limits=(1_000_000, 100_000)):
     )
 
 
-def book_of(*rates, models=None):
-    return Book(VERSION, models or [entry()], rates)
+def override(name="o", **fields):
+    """An override of fifteen percent off, unless said otherwise."""
+    given = {"valid_from": START, "valid_to": None, "why": "contract 7"} | fields
+    if "amount" in given:
+        given["amount"] = Decimal(given["amount"])
+        given.setdefault("per", 1_000_000)
+    else:
+        given["percent"] = Decimal(given.get("percent", "-15"))
+    if "meter" in given:
+        given["meter"] = Meter(given["meter"])
+    return Override(id=name, **given)
 
 
-def card_of(*rates, limits=(1_000_000, 100_000)) -> RateCard:
-    card = book_of(*rates, models=[entry(limits=limits)]).find_card("p", "m", START)
+def book_of(*rates, models=None, overrides=()):
+    return Book(VERSION, models or [entry()], rates, overrides)
+
+
+def card_of(
+    *rates, limits=(1_000_000, 100_000), overrides=(), payer: Payer | None = None
+) -> RateCard:
+    book = book_of(*rates, models=[entry(limits=limits)], overrides=overrides)
+    card = book.find_card("p", "m", START, payer)
     assert card is not None
     return card
 

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.book import BookBroken, digest_of, load_book, read_catalog, read_versions
+from pricing.book import BookBroken, read_catalog
+from pricing.hours import parse_hours
 from pricing.meters import Meter
 from pricing.rates import RateRefused
+from pricing.rows import parse_prices, prices_text
 from tests.pricing.cards import LATER, START, book_of, entry, rate
 
 ALWAYS = "2026-01-01T00:00:00+00:00"
@@ -37,15 +39,6 @@ def write(folder, *models, file="p.json", **head):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / file).write_text(json.dumps(document), "utf-8")
     return folder
-
-
-def publish(catalog, *names, digests=None):
-    rows = []
-    for name in names:
-        digest = (digests or {}).get(name) or digest_of(*read_catalog(catalog / name))
-        rows.append({"version": name, "digest": digest, "recorded_at": ALWAYS, "note": ""})
-    (catalog / "versions.json").write_text(json.dumps(rows), "utf-8")
-    return catalog
 
 
 def problems_in(folder) -> tuple[str, ...]:
@@ -153,6 +146,15 @@ def test_price_ids_name_what_changes_the_price():
     assert "p/m/input/flex/over_272000/us" == (
         rate("input", "1", tier="flex", over=272_000, region="us").price_id
     )
+    assert "p/m/image/standard/us/1024x1024/hd/hours_mon-fri_0900-1730_Asia.Shanghai" == (
+        rate(
+            "image",
+            "1",
+            region="us",
+            variant="1024x1024/hd",
+            hours=parse_hours("mon-fri 09:00-17:30 Asia/Shanghai"),
+        ).price_id
+    )
 
 
 # --- what a rate refuses
@@ -163,6 +165,9 @@ def test_price_ids_name_what_changes_the_price():
     [
         ({"amount": Decimal("0.1234567891")}, "more than nine decimals"),
         ({"amount": Decimal("NaN")}, "more than nine decimals"),
+        ({"amount": Decimal("1000000000.01")}, "is above 10.9: no price is"),
+        ({"tier": ""}, "a model, tier, region or variant has a name"),
+        ({"variant": ""}, "a model, tier, region or variant has a name"),
         ({"amount": Decimal("-1")}, "is negative"),
         ({"per": 0}, "per 0 is below one"),
         ({"over": -1}, "over -1 is below zero"),
@@ -174,7 +179,7 @@ def test_price_ids_name_what_changes_the_price():
 )
 def test_what_cannot_be_a_price_is_refused(changes, reason):
     """The message names the price."""
-    with pytest.raises(RateRefused, match=rf"p/m/input/standard.*: .*{reason}"):
+    with pytest.raises(RateRefused, match=rf"p/m/input/.*: .*{reason}"):
         rate("input", changes.pop("amount", "1"), **changes)
 
 
@@ -200,8 +205,27 @@ def test_nine_decimals_are_a_price():
         ([rate("input", "2"), rate("input", "2")], "still holds when"),
         ([rate("input", "2"), rate("output", "2", currency="EUR")], "currency: EUR, USD"),
         ([rate("input", "2", model="other")], "p/other/input/standard: its model has no entry"),
+        (
+            [
+                rate("input", "2", hours=parse_hours("daily 08:00-12:00 UTC")),
+                rate("input", "1", hours=parse_hours("fri 11:59-13:00 UTC")),
+            ],
+            "its hours overlap those of p/m/input/standard/hours_",
+        ),
+        (
+            [rate("input", "2", region="hd"), rate("input", "1", variant="hd")],
+            "p/m/input/standard/hd: is also the name of another price",
+        ),
     ],
-    ids=["open end", "one second too long", "twice", "two currencies", "no entry"],
+    ids=[
+        "open end",
+        "one second too long",
+        "twice",
+        "two currencies",
+        "no entry",
+        "hours overlap",
+        "one name for two",
+    ],
 )
 def test_prices_that_contradict_each_other_are_refused(rates, problem):
     """Two prices for one thing at one instant never load."""
@@ -248,11 +272,12 @@ def test_a_catalog_is_read_as_written(tmp_path):
             "m",
             row(valid_to="2026-02-01T00:00:00+02:00"),
             row(meter="output", tier="flex", over=7, region="us", per=1),
+            row(meter="image", variant="4k", hours="sat,sun 00:00-08:00 UTC"),
             aliases=["m-1"],
             context_tokens_max=10,
         ),
     )
-    models, (first, second) = read_catalog(tmp_path)
+    models, (first, second, third) = read_catalog(tmp_path)
 
     assert [entry("m", aliases=["m-1"], limits=(10, None))] == models
     assert (Decimal("2.50"), "standard", None, None) == (
@@ -264,6 +289,56 @@ def test_a_catalog_is_read_as_written(tmp_path):
     assert datetime(2026, 1, 31, 22, tzinfo=UTC) == first.valid_to
     assert ("flex", 7, "us", 1) == (second.tier, second.over, second.region, second.per)
     assert date(2026, 1, 2) == second.checked_at
+    assert ("4k", "sat,sun 00:00-08:00 UTC") == (third.variant, str(third.hours))
+
+
+def test_what_rows_share_is_stated_once(tmp_path):
+    """A default of the file or of the model holds where a row says nothing else."""
+    shared = {name: ROW[name] for name in ("per", "valid_from", "source", "checked_at")}
+    bare = {"meter": "input", "amount": "1"}
+    write(
+        tmp_path,
+        model("m", bare, {**bare, "meter": "output", "per": 3}, defaults={"per": 7}),
+        defaults=shared,
+    )
+    _, (first, second) = read_catalog(tmp_path)
+
+    assert (7, 3) == (first.per, second.per)
+    assert ROW["source"] == first.source
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    """Every field of a model and a rate survives, and the text does not depend on the order."""
+    models = [entry("m", aliases=["m-1"]), entry("n", limits=(None, None))]
+    rates = [
+        rate("input", "2", valid_to=LATER),
+        rate("input", "1.50", valid_from=LATER, per=7, over=9),
+        rate("image", "0.04", variant="4k", tier="batch", region="us", source="elsewhere"),
+        rate("output", "1", model="n", hours=parse_hours("daily 16:30-00:30 UTC")),
+    ]
+    text = prices_text(models, rates)
+    read = parse_prices("p.json", text)
+
+    assert text == prices_text(models[::-1], rates[::-1])
+    assert (sorted(models, key=str), sorted(rates, key=str)) == (
+        sorted(read.models, key=str),
+        sorted(read.rates, key=str),
+    )
+
+
+@pytest.mark.parametrize(
+    ("models", "rates"),
+    [
+        ([], []),
+        ([entry(), entry(provider="q")], []),
+        ([entry()], [rate("input", "1"), rate("output", "1", currency="EUR")]),
+    ],
+    ids=["nothing", "two providers", "two currencies"],
+)
+def test_a_file_is_of_one_provider_and_one_currency(models, rates):
+    """Anything else cannot be written."""
+    with pytest.raises(ValueError, match="one provider and one currency"):
+        prices_text(models, rates)
 
 
 @pytest.mark.parametrize(
@@ -283,16 +358,26 @@ def test_a_catalog_is_read_as_written(tmp_path):
         ({"valid_to": ""}, "Invalid isoformat string: ''"),
         ({"price": "1"}, "unknown fields ['price']"),
         ({"source": ...}, "the field 'source' is missing"),
+        ({"source": 5}, "source is text, not 5"),
+        ({"amount": "-0.01"}, "-0.01 is negative"),
+        ({"amount": "NaN"}, "'NaN' is not a finite number"),
+        ({"amount": "1e10"}, "1E+10 is above 10^9: no price is"),
+        ({"amount": float("nan")}, "write NaN as text: prices are never floats"),
+        ({"variant": 4}, "variant is text, not 4"),
+        ({"tier": ""}, "tier is text, not ''"),
+        ({"hours": "at night"}, "hours are written mon-fri 16:30-00:30 Asia/Shanghai"),
+        ({"hours": "daily 25:00-26:00 UTC"}, "25:00 is not a time of day"),
+        ({"hours": "daily 01:00-02:00 Mars/Olympus"}, "'Mars/Olympus' is not an IANA time zone"),
+        ({"checked_at": "yesterday"}, "Invalid isoformat string: 'yesterday'"),
     ],
     ids=str,
 )
 def test_a_broken_rate_is_refused_with_its_place(tmp_path, changes, problem):
     """File, model and number of the rate stand before what is wrong with it."""
-    (said,) = problems_in(write(tmp_path, model("m", ROW, row(**changes))))
+    (said,) = problems_in(write(tmp_path, model("m", row(meter="output"), row(**changes))))
 
     assert problem in said
-    assert said.startswith("p.json: ")
-    assert changes.get("amount") == 2.5 or said.startswith("p.json: m: rate 2: ")
+    assert said.startswith("p.json: m: rate 2: ")
 
 
 @pytest.mark.parametrize(
@@ -305,6 +390,15 @@ def test_a_broken_rate_is_refused_with_its_place(tmp_path, changes, problem):
         (model(rates={}), "model 1: m: rates and aliases are lists"),
         ({"model": "m"}, "model 1: the field 'rates' is missing"),
         ({"rates": []}, "model 1: the field 'model' is missing"),
+        ("m", "model 1: write an object, not 'm'"),
+        (model(aliases=[1]), "model 1: m: aliases are names, not [1]"),
+        (model(defaults={"meter": "input"}), "model 1: unknown fields ['meter']"),
+        (model("m", 5), "m: rate 1: write an object, not 5"),
+        (model("m", ROW, ROW), "m: rate 2: p/m/input/standard: the price from 2026-01-01"),
+        (
+            model("m", row(valid_from="2026-02-01T00:00:00Z"), ROW),
+            "m: rate 2: p/m/input/standard: the price from 2026-01-01",
+        ),
     ],
     ids=str,
 )
@@ -316,87 +410,64 @@ def test_a_broken_model_is_refused_with_its_place(tmp_path, broken, problem):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"provider": "p", "currency": "USD"}', '{"models": []}', '{"models": 1}']
+    "text",
+    [
+        "{",
+        "[]",
+        '{"provider": "p", "currency": "USD"}',
+        '{"models": []}',
+        '{"models": 1}',
+        '{"provider": "p", "currency": "USD", "models": 1}',
+        '{"provider": "../p", "currency": "USD", "models": []}',
+        '{"provider": "p", "currency": "dollars", "models": []}',
+        '{"provider": "p", "currency": "USD", "models": [], "colour": "red"}',
+        '{"provider": "p", "provider": "q", "currency": "USD", "models": []}',
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[:40],
 )
 def test_a_file_that_is_no_catalog_is_refused(tmp_path, text):
     """Neither broken JSON nor JSON of another shape ends the reading of the other files."""
     (tmp_path / "a.json").write_text(text, "utf-8")
     write(tmp_path, model("m", row(per=...)))
+    (tmp_path / "z.json").write_bytes(b"\xff")
     said = problems_in(tmp_path)
 
-    assert ["a.json", "p.json"] == [problem.split(":")[0] for problem in said]
+    assert ["a.json", "p.json", "z.json"] == [problem.split(":")[0] for problem in said]
 
 
-# --- versions
-
-
-def test_the_newest_version_is_taken_unless_named(tmp_path):
-    """An old version stays available, with the prices it always had."""
-    write(tmp_path / "v1", model("m", row(amount="1")))
-    write(tmp_path / "v2", model("m", row(amount="2")))
-    publish(tmp_path, "v1", "v2")
-
-    assert "v2" == load_book(catalog=tmp_path).version.version
-    assert Decimal(1) == load_book("v1", tmp_path).rates[0].amount
-
-
-def test_an_edited_version_is_refused(tmp_path):
-    """A published price that was changed in place no longer matches its digest."""
-    write(tmp_path / "v1", model())
-    publish(tmp_path, "v1")
-    write(tmp_path / "v1", model("m", row(amount="2.51")))
-
-    with pytest.raises(BookBroken, match=r"v1 was edited after it was published.*new version"):
-        load_book(catalog=tmp_path)
-
-
-def test_an_unknown_version_is_refused_with_the_known_ones(tmp_path):
-    """The message lists what there is."""
-    write(tmp_path / "v1", model())
-
-    with pytest.raises(BookBroken, match="no price book version v9; there are: v1"):
-        load_book("v9", publish(tmp_path, "v1"))
-
-
-def test_a_version_is_listed_once(tmp_path):
-    """Two entries of one name could mean two sets of prices."""
-    write(tmp_path / "v1", model())
-
-    with pytest.raises(BookBroken, match="listed twice"):
-        read_versions(publish(tmp_path, "v1", "v1"))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[1]",
-        '[{"version": "v1"}]',
-        '[{"version":"v","digest":"d","recorded_at":"2026-01-01"}]',
-    ],
-)
-def test_a_list_of_versions_of_another_shape_is_refused(tmp_path, text):
-    """The message names the file."""
-    (tmp_path / "versions.json").write_text(text, "utf-8")
-
-    with pytest.raises(BookBroken, match=r"versions\.json"):
-        read_versions(tmp_path)
-
-
-def test_the_digest_covers_what_changes_a_bill_and_nothing_else():
-    """Order, spelling of an amount, source page and day of the check do not count."""
-    models = [entry("m", aliases=["a", "b"]), entry("n")]
-    rates = [rate("input", "1"), rate("output", "2", valid_to=LATER)]
-    same = digest_of(models, rates)
-
-    assert same == digest_of(
-        [entry("n"), entry("m", aliases=["b", "a"])],
-        [
-            rate("output", "2.00", valid_to=LATER, source="elsewhere"),
-            rate("input", "1.0", checked_at=date(2026, 2, 2)),
-        ],
+def test_every_problem_is_said_at_once(tmp_path):
+    """Broken rows, names claimed twice and overlaps of several files stand in one list."""
+    write(
+        tmp_path,
+        model("m", row(amount="-1"), row(meter="tokens"), row(meter="output")),
+        model("n", row(), row(), row(meter="output", valid_from="2026-05-01T00:00:00Z")),
+        model("n", row(meter="output", valid_to="2026-06-01T00:00:00Z")),
+        file="a.json",
     )
-    assert same != digest_of(models, [rate("input", "1"), rate("output", "2")])
-    assert same != digest_of(models, [rate("input", "1.1"), rates[1]])
-    assert same != digest_of(models[:1], rates)
-    assert same != digest_of([entry("m", limits=(1, 1)), entry("n")], rates)
+    write(
+        tmp_path,
+        model("m", row(), row(amount="7", valid_from="2027-01-01T00:00:00Z")),
+        model("o", aliases=["m"]),
+        file="b.json",
+        provider="q",
+    )
+
+    assert [
+        "a.json: m: rate 1: ",
+        "a.json: m: rate 2: ",
+        "q: the name 'm' is claimed by",
+        "b.json: m: rate 2: q",
+    ] == [
+        problem[: len(start)]
+        for problem, start in zip(
+            problems_in(tmp_path),
+            [
+                "a.json: m: rate 1: ",
+                "a.json: m: rate 2: ",
+                "q: the name 'm' is claimed by",
+                "b.json: m: rate 2: q",
+            ],
+            strict=True,
+        )
+    ]

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from pricing.book import CATALOG_DIR, digest_of, read_catalog, read_versions
+from pricing.book import CATALOG_DIR, load_book, object_name, read_versions
 from pricing.meters import INPUT_METERS, OUTPUT_METERS, TRAITS, Meter
 from pricing.rates import compile_rate
 from pricing.rating import UnpricedSku
@@ -19,8 +19,22 @@ BEFORE, AFTER = "2026-11-30T23:59:59.999999+00:00", "2026-12-01T00:00:00+00:00"
 
 @pytest.mark.parametrize("version", read_versions(), ids=lambda v: v.version)
 def test_every_published_version_is_what_it_was(version):
-    """The digest in the list is the digest of the files."""
-    assert version.digest == digest_of(*read_catalog(CATALOG_DIR / version.version))
+    """Each content has the digest the manifest promises, and the manifest that of the list."""
+    book = load_book(version.version)
+
+    assert version == book.version
+    assert version.manifest.providers.keys() == book.providers
+
+
+def test_every_object_belongs_to_a_version():
+    """No file lies in the catalog that no version needs, and none is missing."""
+    promised = {
+        object_name(provider, digest)
+        for version in read_versions()
+        for provider, digest in version.manifest.providers.items()
+    }
+
+    assert promised == {path.name for path in (CATALOG_DIR / "objects").iterdir()}
 
 
 def test_the_example_of_the_interface_costs_what_it_says():

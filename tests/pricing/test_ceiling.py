@@ -1,13 +1,27 @@
 """The ceiling: what a call can come to, through the same rating as the bill."""
 
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricing.agreements import Payer
+from pricing.hours import parse_hours
 from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.rates import RateCard
-from pricing.rating import Reach, Unbounded, UnpricedSku, rate_ceiling, rate_usage, total_cost
-from tests.pricing.cards import PUBLISHED, START, card_of, published, rate
+from pricing.rating import (
+    Reach,
+    Unbounded,
+    UnpricedSku,
+    find_ceiling,
+    rate_ceiling,
+    rate_usage,
+    total_cost,
+)
+from tests.pricing.cards import PUBLISHED, START, book_of, card_of, override, published, rate
 
 CARD = card_of(
     rate("input", "2"),
@@ -27,10 +41,13 @@ CARD = card_of(
     rate("output", "11", region="us"),
 )
 PLAIN = frozenset({Meter.INPUT, Meter.OUTPUT})
+FEES = [Meter.WEB_SEARCH, Meter.IMAGE]
 CACHED = PLAIN | {Meter.CACHE_READ, Meter.CACHE_WRITE, Meter.REASONING}
 
 
-def reach(tokens_in, tokens_out, meters=PLAIN, *, tiers=("standard",), fees=None, region=None):
+def reach(
+    tokens_in, tokens_out, meters=PLAIN, *, tiers=("standard",), fees=None, region=None, makes=None
+):
     return Reach(
         input_tokens_max=tokens_in,
         output_tokens_max=tokens_out,
@@ -38,6 +55,7 @@ def reach(tokens_in, tokens_out, meters=PLAIN, *, tiers=("standard",), fees=None
         fees=fees or {},
         tiers=frozenset(tiers),
         region=region,
+        variants=makes or {},
     )
 
 
@@ -149,19 +167,45 @@ def test_a_call_without_a_tier_is_taken_as_standard():
 def test_asking_with_unknown_names_leaves_nothing_behind():
     """A caller cannot make a card grow by naming tiers and regions that do not exist."""
     ceiling_of(reach(1, 1))
-    before = len(CARD._worst)
+    before = len(CARD.worst)
     for number in range(50):
         ceiling_of(reach(1, 1, region=f"region-{number}"))
+        ceiling_of(reach(1, 1, makes={Meter.WEB_SEARCH: f"make-{number}"}))
         with pytest.raises(UnpricedSku):
             rate_ceiling(reach(1, 1, tiers=(f"tier-{number}",)), CARD)
 
-    assert before == len(CARD._worst)
+    assert before == len(CARD.worst)
+
+
+MADE = ["cache_write", "output", "web_search", "image"]
+MAKES = ["low", "high"]
+NOON = START.replace(hour=12)
+PAYERS = st.sampled_from([None, Payer(), Payer("acme", "a", "x"), Payer("acme", "b", "y")])
+
+
+@st.composite
+def agreements(draw):
+    """Up to four overrides, no two of which contradict each other."""
+    overrides = []
+    for number in range(draw(st.integers(min_value=0, max_value=4))):
+        meter = draw(st.sampled_from([None, "input", "output", "web_search"]))
+        named = {"provider": "p", "model": "m", "meter": meter} if meter else {}
+        named |= draw(st.sampled_from([{}, {"team": "a"}, {"project": "x"}]))
+        named |= draw(st.sampled_from([{}, {"tier": "standard"}]))
+        if meter and draw(st.booleans()):
+            named["amount"] = str(draw(st.integers(min_value=0, max_value=60)))
+        else:
+            named["percent"] = draw(st.sampled_from(["-100", "-15", "-7", "20"]))
+        start = START - timedelta(days=number)
+        overrides.append(override(f"o{number}", valid_from=start, **named))
+    return overrides
 
 
 @st.composite
 def cards(draw):
-    """Any card with whole prices: up to three tiers, two regions, three bands."""
-    amounts = st.integers(min_value=0, max_value=50).map(str)
+    """Any card: up to three tiers, two regions, three bands, makes, hours, and what was agreed."""
+    fine = st.decimals(min_value=0, max_value="0.00001", places=9).map(str)
+    amounts = st.integers(min_value=0, max_value=50).map(str) | fine
     rates = []
     for tier in draw(
         st.lists(st.sampled_from(["standard", "flex", "priority"]), min_size=1, unique=True)
@@ -172,11 +216,19 @@ def cards(draw):
                 meters = {"input", "output"} if base else set()
                 names = ["input", "output", "cache_read", "cache_write", "reasoning", "web_search"]
                 meters |= draw(st.sets(st.sampled_from(names)))
-                rates += [
-                    rate(m, draw(amounts), tier=tier, region=region, over=over)
-                    for m in sorted(meters)
-                ]
-    return card_of(*rates)
+                place = {"tier": tier, "region": region, "over": over}
+                rates += [rate(m, draw(amounts), **place) for m in sorted(meters)]
+                made = draw(st.sets(st.tuples(st.sampled_from(MADE), st.sampled_from(MAKES))))
+                rates += [rate(m, draw(amounts), variant=name, **place) for m, name in sorted(made)]
+    night = parse_hours("daily 22:00-06:00 UTC")
+    timed = draw(st.sets(st.sampled_from(range(len(rates)))))
+    rates += [replace(rates[n], hours=night, amount=Decimal(draw(amounts))) for n in sorted(timed)]
+    overrides = draw(agreements())
+    about = [o for o in overrides if any(o.is_for_rate(r) for r in rates)]
+    book = book_of(*rates, overrides=about)
+    card = book.find_card("p", "m", draw(st.sampled_from([START, NOON])), draw(PAYERS))
+    assert card is not None
+    return card
 
 
 @st.composite
@@ -191,7 +243,12 @@ def usages_within(draw, bounds, card):
         left[side] -= counts[meter]
     for fee, most in bounds.fees.items():
         counts[fee] = draw(st.integers(min_value=0, max_value=most))
-    return counts, draw(st.sampled_from(sorted(bounds.tiers)))
+    makes = {
+        m: bounds.variants.get(m) or draw(st.sampled_from([*MAKES, "unheard of"]))
+        for m in counts
+        if m in bounds.variants or draw(st.booleans())
+    }
+    return counts, draw(st.sampled_from(sorted(bounds.tiers))), makes
 
 
 @given(st.data())
@@ -202,21 +259,22 @@ def test_no_bill_exceeds_the_ceiling(data):
         input_tokens_max=data.draw(st.sampled_from([0, 1, 99, 100, 101, 1000, 1001, 5000])),
         output_tokens_max=data.draw(st.integers(min_value=0, max_value=3000)),
         meters=PLAIN | data.draw(st.frozensets(st.sampled_from(sorted(CACHED)))),
-        fees=data.draw(st.dictionaries(st.just(Meter.WEB_SEARCH), st.integers(0, 5))),
+        fees=data.draw(st.dictionaries(st.sampled_from(FEES), st.integers(0, 5))),
+        variants=data.draw(
+            st.dictionaries(st.sampled_from([*FEES, Meter.OUTPUT]), st.sampled_from([*MAKES, "?"]))
+        ),
         tiers=data.draw(st.frozensets(st.sampled_from(sorted(card.tiers)), min_size=1)),
         region=data.draw(st.sampled_from([None, "us", "eu", "elsewhere"])),
     )
-    counts, tier = data.draw(usages_within(bounds, card))
+    counts, tier, makes = data.draw(usages_within(bounds, card))
     try:
-        ceiling = total_cost(rate_ceiling(bounds, card), "USD")
-    except UnpricedSku:
-        return
-    try:
-        bill = total_cost(rate_usage(counts, card, tier=tier, region=bounds.region), "USD")
+        ceiling = find_ceiling(bounds, card)
+        lines = rate_usage(counts, card, tier=tier, region=bounds.region, variants=makes)
     except UnpricedSku:
         return
 
-    assert bill <= ceiling
+    assert total_cost(lines, "USD").pico <= ceiling.cost_pico
+    assert total_cost(rate_ceiling(bounds, card), "USD").pico <= ceiling.cost_pico
 
 
 @given(st.data())
@@ -234,10 +292,79 @@ def test_no_published_model_exceeds_its_ceiling(data):
         tiers=card.tiers,
         region=data.draw(st.sampled_from([None, "us", "eu"])),
     )
-    counts, tier = data.draw(usages_within(bounds, card))
+    counts, tier, makes = data.draw(usages_within(bounds, card))
 
-    bill = total_cost(rate_usage(counts, card, tier=tier, region=bounds.region), "USD")
-    assert bill <= total_cost(rate_ceiling(bounds, card), "USD")
+    lines = rate_usage(counts, card, tier=tier, region=bounds.region, variants=makes)
+    assert total_cost(lines, "USD") <= total_cost(rate_ceiling(bounds, card), "USD")
+
+
+MADE_CARD = card_of(
+    rate("input", "2"),
+    rate("output", "10"),
+    rate("image", "0.04", per=1, variant="1024x1024"),
+    rate("image", "0.08", per=1, variant="1024x1024/hd"),
+    rate("image", "0.02", per=1, tier="batch"),
+    rate("input", "1", tier="batch"),
+    rate("output", "5", tier="batch"),
+    rate("web_search", "10", per=1000),
+    rate("web_search", "30", per=1000, variant="high"),
+    rate("web_search", "5", per=1000, variant="low"),
+)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "cost"),
+    [
+        (reach(0, 0, fees={Meter.IMAGE: 2}), "0.16"),  # the dearest size
+        (reach(0, 0, fees={Meter.IMAGE: 2}, makes={Meter.IMAGE: "1024x1024"}), "0.08"),
+        (reach(0, 0, fees={Meter.IMAGE: 2}, tiers=("batch",)), "0.04"),
+        (reach(0, 0, fees={Meter.IMAGE: 2}, tiers=("batch", "standard")), "0.16"),
+        (reach(0, 0, fees={Meter.WEB_SEARCH: 1}), "0.03"),
+        (reach(0, 0, fees={Meter.WEB_SEARCH: 1}, makes={Meter.WEB_SEARCH: "low"}), "0.005"),
+        (reach(0, 0, fees={Meter.WEB_SEARCH: 1}, makes={Meter.WEB_SEARCH: "huge"}), "0.01"),
+        (reach(1000, 0, makes={Meter.INPUT: "hd"}), "0.002"),
+    ],
+)
+def test_a_make_that_is_not_named_is_the_dearest(bounds, cost):
+    """A size that the request leaves open is held at the dearest; a named one at its own price."""
+    assert cost == ceiling_of(bounds, MADE_CARD)
+
+
+def test_a_make_that_is_not_sold_refuses():
+    """No plain price and no such make: nothing could be billed."""
+    with pytest.raises(UnpricedSku, match="p/m/image"):
+        rate_ceiling(reach(0, 0, fees={Meter.IMAGE: 1}, makes={Meter.IMAGE: "9x9"}), MADE_CARD)
+
+
+def test_a_ceiling_names_the_makes_it_was_taken_at():
+    """So that it can be rated again later."""
+    ceiling = find_ceiling(reach(1, 1, fees={Meter.IMAGE: 2}), MADE_CARD)
+
+    assert {Meter.IMAGE: "1024x1024/hd"} == ceiling.variants
+
+
+def test_a_ceiling_is_at_the_negotiated_price():
+    """Who pays less is held for less, and who pays more for more."""
+    card = card_of(
+        rate("input", "2"),
+        rate("output", "10"),
+        overrides=[override(team="a", percent="-50"), override("up", team="b", percent="10")],
+        payer=Payer("acme", "a", "x"),
+    )
+
+    assert "0.006" == ceiling_of(reach(1000, 1000), card)
+
+
+def test_rounding_cannot_lift_a_bill_over_its_ceiling():
+    """A call split over many meters can round up once for each of them."""
+    prices = [rate(m, "0.0000026", per=1_000_000) for m in ("input", "cache_read", "cache_write")]
+    card = card_of(*prices, rate("output", "0"))
+    bounds = reach(3, 0, {Meter.INPUT, Meter.CACHE_READ, Meter.CACHE_WRITE})
+    lines = rate_usage({Meter.INPUT: 1, Meter.CACHE_READ: 1, Meter.CACHE_WRITE: 1}, card)
+
+    assert 9 == total_cost(lines, "USD").pico  # three times 2.6
+    assert 8 == total_cost(rate_ceiling(bounds, card), "USD").pico  # 7.8
+    assert 9 <= find_ceiling(bounds, card).cost_pico
 
 
 def test_a_hold_is_rated_like_the_bill():

@@ -116,6 +116,65 @@ def test_what_has_no_price_refuses_the_whole_call(counts, where):
     assert where.get("tier", "standard") == caught.value.tier
 
 
+MADE = card_of(
+    rate("image", "0.04", per=1, variant="1024x1024"),
+    rate("image", "0.08", per=1, variant="1024x1024/hd"),
+    rate("image", "0.05", per=1, variant="1024x1024", region="us"),
+    rate("image", "0.02", per=1, tier="batch"),
+    rate("web_search", "10", per=1000),
+    rate("web_search", "30", per=1000, variant="high"),
+    rate("input", "2"),
+    rate("cache_read", "0.2", variant="implicit"),
+    rate("cache_read", "0.1", variant="explicit"),
+    rate("cache_read", "0.3", variant="explicit", over=1000),
+)
+
+
+@pytest.mark.parametrize(
+    ("counts", "makes", "where", "cost"),
+    [
+        ({"image": 2}, {"image": "1024x1024"}, {}, "0.08"),
+        ({"image": 2}, {"image": "1024x1024/hd"}, {}, "0.16"),
+        ({"image": 2}, {"image": "1024x1024"}, {"region": "us"}, "0.1"),
+        ({"image": 2}, {"image": "1024x1024/hd"}, {"region": "us"}, "0.16"),
+        ({"image": 2}, {"image": "1024x1024"}, {"region": "elsewhere"}, "0.08"),
+        ({"image": 2}, {}, {"tier": "batch"}, "0.04"),
+        ({"image": 2}, {"image": "1024x1024/hd"}, {"tier": "batch"}, "0.04"),
+        ({"web_search": 1}, {}, {}, "0.01"),
+        ({"web_search": 1}, {"web_search": "high"}, {}, "0.03"),
+        ({"web_search": 1}, {"web_search": "unheard of"}, {}, "0.01"),
+        ({"web_search": 1}, {"image": "high"}, {}, "0.01"),
+        ({"cache_read": 1000}, {"cache_read": "explicit"}, {}, "0.0001"),
+        ({"cache_read": 1001}, {"cache_read": "explicit"}, {}, "0.0003003"),
+        ({"cache_read_image": 1000}, {"cache_read_image": "implicit"}, {}, "0.0002"),
+    ],
+)
+def test_the_make_chooses_the_price(counts, makes, where, cost):
+    """Its own price first, with its own bands, then the plain one."""
+    variants = {Meter(meter): name for meter, name in makes.items()}
+
+    assert cost == cost_of(counts, MADE, variants=variants, **where)
+
+
+@pytest.mark.parametrize(
+    ("counts", "makes"),
+    [
+        ({"image": 1}, {}),
+        ({"image": 1}, {"image": "9x9"}),
+        ({"cache_read": 1}, {}),  # not the price of plain input
+        ({"cache_read_image": 1}, {}),
+    ],
+    ids=str,
+)
+def test_a_meter_sold_in_makes_only_has_no_other_price(counts, makes):
+    """Which make it was is part of what it costs: without it, nothing is guessed."""
+    variants = {Meter(meter): name for meter, name in makes.items()}
+
+    with pytest.raises(UnpricedSku, match=r"no standard price for p/m/") as caught:
+        cost_of(counts, MADE, variants=variants)
+    assert next(iter(makes.values()), None) == caught.value.variant
+
+
 def test_a_negative_quantity_is_refused():
     """A correction is a record of its own, never a negative count."""
     with pytest.raises(ValueError, match="cannot be negative: -1"):

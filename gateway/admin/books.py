@@ -1,0 +1,38 @@
+"""The whole price book, for those who ask about models that no configured provider serves.
+
+Must never be loaded for a call: the path has the part of the book that it uses.
+"""
+
+from collections.abc import Callable
+from threading import Lock
+
+from pricing.book import Book
+
+
+class WholeBook:
+    """The whole of the version the path uses a part of, loaded when it is first asked for.
+
+    Most gateways serve a handful of the providers that have prices. The rest of the catalog would
+    cost every start time and memory, for questions that are rare.
+    """
+
+    def __init__(self, part: Book, load: Callable[[str], Book]) -> None:
+        """Take the part that is there.
+
+        Args:
+            part: What the path uses.
+            load: Loads a whole version by its name; called in a thread of the control plane.
+        """
+        self._part = part
+        self._load = load
+        self._lock = Lock()
+        self._whole: Book | None = None
+
+    def __call__(self) -> Book:
+        """Find the whole book; waits while it is loaded."""
+        if self._part.providers >= self._part.version.manifest.providers.keys():
+            return self._part
+        with self._lock:
+            if self._whole is None:
+                self._whole = self._load(self._part.version.version)
+            return self._whole
