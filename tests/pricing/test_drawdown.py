@@ -475,7 +475,7 @@ def test_nobody_plans_for_a_hundred_years() -> None:
     found = account(pack(quantity=10**9), use(NOVEMBER, 1), now=NOVEMBER + days(1))
 
     assert found.projected_at is None
-    assert (usd("0.1"), usd("3") // 30 // 24) == (found.day_pico, found.hour_pico)
+    assert (usd("0.1"), usd("0.004166666667")) == (found.day_pico, found.hour_pico)
 
 
 def test_a_zone_that_skips_a_day_loses_none_of_the_time() -> None:
