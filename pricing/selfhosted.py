@@ -392,18 +392,18 @@ class Reality:
 
     @property
     def utilization(self) -> Decimal | None:
-        """Percent of the time in which it was busy, to a tenth; ``None`` of no time."""
-        return _tenths(self.busy_us * 100, self.span_us)
+        """Percent of the time in which it was busy, to three decimals; ``None`` of no time."""
+        return _ratio(self.busy_us * 100, self.span_us)
 
     @property
     def tokens_per_s(self) -> Decimal | None:
-        """Tokens in a busy second, to a tenth; ``None`` when it was never busy."""
-        return _tenths(self.tokens * 10**6, self.busy_us)
+        """Tokens in a busy second, to three decimals; ``None`` when it was never busy."""
+        return _ratio(self.tokens * 10**6, self.busy_us)
 
     @property
     def output_share(self) -> Decimal | None:
-        """Percent of the tokens that were output, to a tenth; ``None`` of no tokens."""
-        return _tenths(self.output_tokens * 100, self.tokens)
+        """Percent of the tokens that were output, to three decimals; ``None`` of no tokens."""
+        return _ratio(self.output_tokens * 100, self.tokens)
 
     @property
     def blended_pico(self) -> int | None:
@@ -436,12 +436,12 @@ class Reality:
         return round_to_pico(exact.numerator, exact.denominator)
 
 
-def _tenths(part: int, whole: int) -> Decimal | None:
-    """A ratio to one decimal, half to even."""
+def _ratio(part: int, whole: int) -> Decimal | None:
+    """A ratio to three decimals, half to even."""
     if whole <= 0:
         return None
-    tenths = round_to_pico(part * 10, whole)
-    return Decimal(f"{tenths // 10}.{tenths % 10}")
+    found, rest = divmod(round_to_pico(part * 1000, whole), 1000)
+    return Decimal(f"{found}.{rest:03d}".rstrip("0").rstrip("."))
 
 
 def gpu_cost(history: Iterable[Deployment], span: Span) -> int:

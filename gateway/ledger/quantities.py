@@ -72,6 +72,22 @@ def cut_days(span: Span) -> Iterator[Span]:
         start = end
 
 
+def since_first(connection: Connection, span: Span) -> Span:
+    """Leave out the time before the ledger begins, which can be years.
+
+    Args:
+        connection: Inside a transaction.
+        span: Any span.
+
+    Returns:
+        The part of it from the first record on; empty when there is none.
+    """
+    first_us = connection.execute(select(func.min(records.c.started_at_us))).scalar_one()
+    if first_us is None:
+        return Span(span.end, span.end)
+    return Span(min(max(span.start, from_epoch_us(int(first_us))), span.end), span.end)
+
+
 def load_uses(connection: Connection, query: UseQuery) -> list[Use]:
     """Add the use of a short span up.
 

@@ -33,7 +33,14 @@ from gateway.ledger.filters import (
     where,
     within,
 )
-from gateway.ledger.quantities import UseQuery, count_unknown, cut_days, load_spans, load_uses
+from gateway.ledger.quantities import (
+    UseQuery,
+    count_unknown,
+    cut_days,
+    load_spans,
+    load_uses,
+    since_first,
+)
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.rows import from_row
 from gateway.ledger.store import reading, store_errors
@@ -167,7 +174,7 @@ class Queries:
         Raises:
             StoreUnavailable: The database cannot be reached.
         """
-        for day in cut_days(query.span):
+        for day in self._days(query.span):
             with self._connected() as connection:
                 found = load_uses(connection, replace(query, span=day))
             yield from found
@@ -185,10 +192,15 @@ class Queries:
         Raises:
             StoreUnavailable: The database cannot be reached.
         """
-        for day in cut_days(span):
+        for day in self._days(span):
             with self._connected() as connection:
                 found = load_spans(connection, covers, day)
             yield from found
+
+    def _days(self, span: Span) -> Iterator[Span]:
+        with self._connected() as connection:
+            there = since_first(connection, span)
+        return cut_days(there)
 
     def count_unknown(self, covers: Sequence[Coverage], span: Span) -> int:
         """Count calls whose use nobody knows.

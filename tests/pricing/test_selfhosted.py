@@ -224,7 +224,7 @@ def test_the_real_price_stands_beside_the_assumed_one() -> None:
     """Worked by hand: 84 USD for 8 million tokens, 14 million by weight."""
     real = reality()
 
-    assert ("30.0", "740.7", "25.0") == (
+    assert ("30", "740.741", "25") == (
         str(real.utilization),
         str(real.tokens_per_s),
         str(real.output_share),
