@@ -3,7 +3,6 @@
 Must never price below cost: a derived price is rounded up, never down.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
-from pricing.book import Book, ModelEntry, digest_of
+from pricing.book import Book, ModelEntry, describe_version, digest_of
 from pricing.meters import Meter
 from pricing.money import round_to_pico
 from pricing.months import Span
@@ -27,6 +26,7 @@ _SMALLEST: Final = 10**AMOUNT_DECIMALS_MAX
 _PICO: Final = 10**12
 _TICK: Final = timedelta(microseconds=1)
 _DIGEST_CHARS: Final = 8
+_LOCAL: Final = "+local."
 
 
 class DeploymentRefused(ValueError):
@@ -275,14 +275,36 @@ def add_to_book(book: Book, own: OwnPrices) -> Book:
     if not own.models:
         return book
     published = book.version
-    local = digest_of(own.models, own.rates).removeprefix("sha256:")
-    digest = hashlib.sha256(f"{published.digest}\nlocal {local}".encode()).hexdigest()
-    version = replace(
-        published,
-        version=f"{published.version}+local.{local[:_DIGEST_CHARS]}",
-        digest=f"sha256:{digest}",
+    models, rates = (*book.models, *own.models), (*book.rates, *own.rates)
+    added = {
+        provider: digest_of(
+            [model for model in models if model.provider == provider],
+            [rate for rate in rates if rate.provider == provider],
+        )
+        for provider in {model.provider for model in own.models}
+    }
+    manifest = replace(published.manifest, providers={**published.manifest.providers, **added})
+    local = digest_of(own.models, own.rates).removeprefix("sha256:")[:_DIGEST_CHARS]
+    version = describe_version(
+        f"{published.version}{_LOCAL}{local}",
+        manifest,
+        recorded_at=published.recorded_at,
+        effective_from=published.effective_from,
+        note=published.note,
     )
-    return Book(version, (*book.models, *own.models), (*book.rates, *own.rates))
+    return Book(version, models, rates, book.overrides)
+
+
+def published_name(version: str) -> str:
+    """Name the published version a book with own prices is built on.
+
+    Args:
+        version: Name of a version, with own prices or without.
+
+    Returns:
+        The name of the published one.
+    """
+    return version.partition(_LOCAL)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +353,20 @@ def fleets_of(deployments: Iterable[Deployment]) -> Mapping[str, Fleet]:
         for name in (model, *history[-1].aliases):
             found[provider][name] = counts
     return {provider: Fleet(history) for provider, history in found.items()}
+
+
+def gpu_seconds(elapsed_us: int, gpus: int) -> Decimal:
+    """Count how long GPUs were kept busy.
+
+    Args:
+        elapsed_us: Microseconds of the clock on the wall.
+        gpus: How many of them.
+
+    Returns:
+        Seconds of one GPU, to the microsecond.
+    """
+    seconds, rest = divmod(elapsed_us * gpus, 10**6)
+    return Decimal(f"{seconds}.{rest:06d}")
 
 
 def find_busy_us(spans: Iterable[tuple[int, int]], start_us: int, end_us: int) -> int:

@@ -194,7 +194,7 @@ def _report(args: argparse.Namespace, settings: Settings, queries: Queries, cloc
     now = clock.now()
     when = (args.month or month_of(now), now)
     with Progress("sums of use read", clock=clock) as progress:
-        report = report_commitments(settings, read_book(), queries, when, progress.step)
+        report = report_commitments(settings, read_book(settings), queries, when, progress.step)
     accounts = [one for one in report.accounts if args.id in (None, one.commitment.id)]
     if args.json:
         shown = commitments_to_public(report)

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 from gateway.commands.output import CommandFailed
+from gateway.own_rates import open_book
 from gateway.settings import Settings, SettingsBroken, find_config, load_settings
-from pricing.book import Book, BookBroken, load_book
+from pricing.book import Book, BookBroken
 
 
 def read_settings(args: argparse.Namespace) -> Settings:
@@ -42,8 +43,11 @@ def config_path(args: argparse.Namespace) -> Path | None:
     return find_config(args.config, os.environ)
 
 
-def read_book() -> Book:
+def read_book(settings: Settings) -> Book:
     """Load the newest price book.
+
+    Args:
+        settings: For the prices of GPUs of one's own.
 
     Returns:
         The book.
@@ -52,7 +56,7 @@ def read_book() -> Book:
         CommandFailed: It is broken or cannot be read.
     """
     try:
-        return load_book()
+        return open_book(settings)
     except (BookBroken, OSError) as broken:
         raise CommandFailed(f"the price book cannot be used; install again:\n{broken}") from broken
 

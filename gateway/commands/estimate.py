@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.clock import SystemClock
 from gateway.commands.cards import add_provider_and_at, find_cards
-from gateway.commands.context import read_book
+from gateway.commands.context import read_book, read_settings
 from gateway.commands.output import CommandFailed, write_json, write_line, write_table
 from gateway.commands.parsing import (
     add_json,
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     if args.usage is not None and args.max_output_tokens is not None:
         raise CommandFailed("--max-output-tokens goes with --input-tokens only", exit_code=2)
     clock = SystemClock()
-    cards = find_cards(args, read_book(), args.at or clock.now())
+    cards = find_cards(args, read_book(read_settings(args)), args.at or clock.now())
     if len(cards) > 1:
         names = ", ".join(card.provider for card in cards)
         raise CommandFailed(f"{args.model} is sold by {names}; add --provider", exit_code=2)

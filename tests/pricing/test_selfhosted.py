@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pricing.book import BookBroken
 from pricing.meters import Meter
 from pricing.months import Span
-from pricing.rating import rate_usage
+from pricing.rating import Reach, Unbounded, find_ceiling, prices_time, rate_usage
 from pricing.selfhosted import (
     NO_FLEET,
     Deployment,
@@ -24,6 +25,8 @@ from pricing.selfhosted import (
     find_busy_us,
     fleets_of,
     gpu_cost,
+    gpu_seconds,
+    published_name,
     token_price,
 )
 from tests.pricing.cards import book_of, cost_of, rate
@@ -301,3 +304,35 @@ def test_a_derived_rate_rates_like_any_other() -> None:
     assert card is not None
     (line,) = rate_usage({Meter.CACHE_READ: 3}, card)
     assert "0.000007000000" == f"{line.cost.pico / 10**12:.12f}"
+
+
+def test_time_without_a_bound_has_no_ceiling() -> None:
+    """Tokens that cost nothing are no bound for a call that costs its time."""
+    book = add_to_book(book_of(rate("input", "1")), derive_prices([deployment(terms=TimeTerms())]))
+    card = book.find_card("house", "llama", START)
+    reach = Reach(
+        input_tokens_max=10,
+        output_tokens_max=10,
+        meters=frozenset({Meter.INPUT, Meter.OUTPUT}),
+        fees={},
+        tiers=frozenset(),
+    )
+
+    assert card is not None
+    assert prices_time(card)
+    with pytest.raises(Unbounded, match="bounds the time"):
+        find_ceiling(reach, card)
+    timed = msgspec.structs.replace(reach, fees={Meter.GPU_SECOND: 3600})
+    assert usd("2.10") <= find_ceiling(timed, card).cost_pico <= usd("2.10") + 10
+
+
+def test_gpu_seconds_are_exact_to_the_microsecond() -> None:
+    """Of all GPUs together, whatever their number."""
+    assert "10.000004" == str(gpu_seconds(2_500_001, 4))
+    assert "0.000000" == str(gpu_seconds(0, 8))
+
+
+def test_a_version_with_own_prices_names_the_published_one() -> None:
+    """So that a record can be priced again where the settings are still the same."""
+    assert "2026-11-23.1" == published_name("2026-11-23.1+local.0a1b2c3d")
+    assert "2026-11-23.1" == published_name("2026-11-23.1")
