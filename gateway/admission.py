@@ -39,8 +39,9 @@ from gateway.tags import TagRule, TagsDecision, merge_tags
 from gateway.wire.facts import Answer, BadRequest, RequestFacts, WireFormat
 from gateway.wire.openai_chat import OpenAIChat
 from pricing.book import Book
+from pricing.meters import Meter
 from pricing.rates import RateCard
-from pricing.rating import Ceiling, Unbounded, UnpricedSku, find_ceiling
+from pricing.rating import Ceiling, Unbounded, UnpricedSku, find_ceiling, prices_time
 from pricing.sku import STANDARD_TIER
 
 _DEFAULT_FORMAT: WireFormat = OpenAIChat()
@@ -73,6 +74,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
         tags: Tags in force.
         flags: What was odd, in words.
         card: Prices in force; ``None`` for an unpriced model that is allowed.
+        gpus: GPUs it keeps busy; 0 where time has no price.
+        sent_s: When it was sent, on the monotonic clock.
         ceiling: The most the call can come to; ``None`` when unpriced or unbounded.
         ceiling_pico: Its cost; ``None`` when the cost cannot be bounded.
         ceiling_tokens: Most tokens it can count; ``None`` when they cannot be bounded.
@@ -99,6 +102,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
     tags: Mapping[str, str] = NO_TAGS
     flags: list[str] = []
     card: RateCard | None = None
+    gpus: int = 0
+    sent_s: float = 0.0
     ceiling: Ceiling | None = None
     ceiling_pico: int | None = None
     ceiling_tokens: int | None = None
@@ -296,6 +301,11 @@ class Admission:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
         if call.card is None:
             return
+        if prices_time(call.card):
+            call.gpus = call.provider.fleet.gpus_at(call.card.model, call.at)
+            seconds = ceil(call.provider.call_s_max) * call.gpus
+            fees = {**reach.fees, Meter.GPU_SECOND: seconds}
+            reach = msgspec.structs.replace(reach, fees=fees)
         try:
             call.ceiling = find_ceiling(reach, call.card)
             call.ceiling_pico = call.ceiling.cost_pico

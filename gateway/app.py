@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -47,13 +48,14 @@ from gateway.ledger.shipper import Shipper
 from gateway.ledger.store import LedgerStore, is_current, open_engine
 from gateway.metrics import Metrics, Probes
 from gateway.models_list import list_models
+from gateway.own_rates import book_finder, fleet_of, open_book
 from gateway.refusals import Refusal, to_error
 from gateway.routes import Provider, Router
 from gateway.running import DirectoryFollower
 from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
 from gateway.upstream import HttpUpstream
-from pricing.book import Book, load_book
+from pricing.book import Book
 
 log = logging.getLogger("taximeter")
 
@@ -113,7 +115,7 @@ def serve(settings: Settings) -> int:
 
 async def _run(settings: Settings, started_s: float) -> None:
     clock, ids = SystemClock(), IdSource()
-    book = load_book(providers=priced_providers(settings))
+    book = open_book(settings, providers=priced_providers(settings))
     engine = open_engine(settings.storage.database_url)
     if not is_current(engine):
         await _upgrade(settings.storage.database_url)
@@ -123,6 +125,7 @@ async def _run(settings: Settings, started_s: float) -> None:
         store,
         now_us=epoch_us(clock.now()),
         fsync=settings.storage.fsync,
+        find_book=book_finder(settings),
     )
     _tell(report)
     async with contextlib.AsyncExitStack() as exits:
@@ -320,7 +323,7 @@ def build_providers(settings: Settings) -> dict[str, Provider]:
     """
     configured = settings.providers or {DEMO_PROVIDER: ProviderSettings(kind="demo")}
     return {
-        provider_id: _build_provider(provider_id, one, settings.metering.on_client_disconnect)
+        provider_id: _build_provider(provider_id, one, settings)
         for provider_id, one in configured.items()
     }
 
@@ -338,7 +341,8 @@ def priced_providers(settings: Settings) -> frozenset[str]:
     return frozenset({DEMO_PROVIDER, *configured})
 
 
-def _build_provider(provider_id: str, one: ProviderSettings, on_disconnect: str) -> Provider:
+def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings) -> Provider:
+    on_disconnect = settings.metering.on_client_disconnect
     key = None if one.api_key is None else one.api_key.get_secret_value()
     return Provider(
         id=provider_id,
@@ -351,6 +355,8 @@ def _build_provider(provider_id: str, one: ProviderSettings, on_disconnect: str)
         region=region_of(one.kind, one.base_url or ""),
         drains=on_disconnect == "drain" or (on_disconnect == "auto" and one.kind in _BILLS_ON),
         deployments=one.deployments,
+        fleet=fleet_of(settings, provider_id),
+        call_s_max=one.timeout_s,
     )
 
 
@@ -519,7 +525,7 @@ class _Gateway:
             queries=self.queries,
             budgets=self.budgets,
             book=self._book,
-            whole_book=WholeBook(self._book, load_book),
+            whole_book=WholeBook(self._book, partial(open_book, self._settings)),
             clock=self._clock,
             flush=self._shipper.flush,
             on_change=self.follower.reload,

@@ -20,9 +20,9 @@ from gateway.exchange import (
     Passage,
     has_left,
     is_event_stream,
+    open_exchange,
     pass_stream,
     read_whole,
-    request_of,
 )
 from gateway.headers import TO_CLIENT, RawHeaders
 from gateway.ids import IdSource
@@ -138,10 +138,11 @@ class CallPath:
         assert call.provider is not None
         assert call.facts is not None
         try:
-            request = request_of(call)
-            self.watcher.timed("admit", self.clock.monotonic_s() - call.started_s)
+            exchange = open_exchange(call)
+            call.sent_s = self.clock.monotonic_s()
+            self.watcher.timed("admit", call.sent_s - call.started_s)
             call.is_sent = True
-            async with call.provider.upstream.send(request) as reply:
+            async with exchange as reply:
                 if is_event_stream(reply, is_asked=call.facts.stream):
                     await self._stream(call, client, reply)
                 else:

@@ -4,7 +4,7 @@ Must never end a call twice or without a record, and never hand back what may ha
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Final, Literal, Protocol
@@ -22,7 +22,8 @@ from gateway.settlement import NO_BILL, Bill, Served, rate_call
 from gateway.wire.facts import Answer
 from pricing.book import Book
 from pricing.meters import OUTPUT_METERS, Meter
-from pricing.usage import NOTHING, Basis, Usage, unknown_usage
+from pricing.selfhosted import gpu_seconds
+from pricing.usage import NOTHING, Basis, Quantity, Usage, unknown_usage
 
 log = logging.getLogger("taximeter.call")
 
@@ -116,6 +117,7 @@ class Endings:
             usage is None
             or not usage.counts
             or answer.text_chars > answer.usage_chars
+            or call.gpus
             or (call.facts is not None and call.facts.fees)
         ):
             return None
@@ -135,12 +137,19 @@ class Endings:
         told = self.reported(call)
         if told is not None:
             return told
-        fees = call.facts.fees if call.facts is not None else None
-        usage = await self._meter_tokens(call, ending)
-        if not fees or usage.basis in (Basis.NONE, Basis.UNKNOWN):
-            return usage
-        # Fees per call, such as a search, stand in no usage object.
-        return Usage(counts={**usage.counts, **fees}, basis=usage.basis, flags=usage.flags)
+        return _with_fees(await self._meter_tokens(call, ending), self._fees(call))
+
+    def _fees(self, call: OpenCall) -> Mapping[Meter, Quantity]:
+        """What stands in no usage object: what is charged by the call, and by its time."""
+        fees: Mapping[Meter, Quantity] = {} if call.facts is None else call.facts.fees
+        if not call.gpus or not call.is_sent:
+            return fees
+        elapsed_us = max(0, round((self.clock.monotonic_s() - call.sent_s) * 1_000_000))
+        seconds: Quantity = gpu_seconds(elapsed_us, call.gpus)
+        if call.ceiling is not None:
+            # The call was ended at its limit; what passed until that was noticed is not its time.
+            seconds = min(seconds, call.ceiling.counts[Meter.GPU_SECOND])
+        return {**fees, Meter.GPU_SECOND: seconds} if seconds else fees
 
     async def _meter_tokens(self, call: OpenCall, ending: Ending) -> Usage:
         answer = call.answer
@@ -228,6 +237,7 @@ class Endings:
         usage = call.answer.usage
         if usage is None or usage.basis is Basis.UNKNOWN:
             usage = _at_the_bound(call, call.answer) if call.is_sent else NOTHING
+        usage = _with_fees(usage, self._fees(call))
         try:
             self.settle(call, ending, usage)
         except StoreUnavailable:
@@ -277,6 +287,12 @@ class Endings:
             basis=Basis.ESTIMATED,
             flags=("no usage from the provider: counted from the text that passed",),
         )
+
+
+def _with_fees(usage: Usage, fees: Mapping[Meter, Quantity]) -> Usage:
+    if not fees or usage.basis in (Basis.NONE, Basis.UNKNOWN):
+        return usage
+    return Usage(counts={**usage.counts, **fees}, basis=usage.basis, flags=usage.flags)
 
 
 def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:

@@ -5,15 +5,20 @@ call open after its handler has gone.
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.admission import OpenCall
 from gateway.client import Client
 from gateway.headers import TO_UPSTREAM
-from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamRequest
+from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamRequest, UpstreamTimedOut
 from gateway.wire.facts import Answer, StreamLane
 
 WHOLE_BYTES_MAX: Final = 128 * 1024 * 1024
@@ -53,6 +58,61 @@ def request_of(call: OpenCall) -> UpstreamRequest:
         headers=headers,
         body=call.format.prepare_body(call.body, call.facts, call.model),
     )
+
+
+def open_exchange(call: OpenCall) -> AbstractAsyncContextManager[UpstreamReply]:
+    """Send an admitted call.
+
+    Args:
+        call: The call.
+
+    Returns:
+        A context whose value is the answer, as ``Upstream.send``. Where time has a price the call
+        ends at the provider's time limit, whether or not it is silent: what was held is for that
+        long.
+    """
+    assert call.provider is not None
+    request = request_of(call)
+    sent = call.provider.upstream.send(request)
+    return _within(sent, call.provider.call_s_max) if call.gpus else sent
+
+
+@asynccontextmanager
+async def _within(
+    sent: AbstractAsyncContextManager[UpstreamReply], limit_s: float
+) -> AsyncIterator[UpstreamReply]:
+    deadline_s = asyncio.get_running_loop().time() + limit_s
+    async with AsyncExitStack() as exits:
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                reply = await exits.enter_async_context(sent)
+        except TimeoutError:
+            raise _took_too_long(limit_s) from None
+        yield _LimitedReply(reply, deadline_s, limit_s)
+
+
+def _took_too_long(limit_s: float) -> UpstreamTimedOut:
+    return UpstreamTimedOut(f"the call took longer than {limit_s:g} s")
+
+
+class _LimitedReply:
+    """An answer that is read until a moment and not longer."""
+
+    __slots__ = ("_deadline_s", "_limit_s", "_reply", "headers", "status")
+
+    def __init__(self, reply: UpstreamReply, deadline_s: float, limit_s: float) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self._reply = reply
+        self._deadline_s = deadline_s
+        self._limit_s = limit_s
+
+    async def read_chunk(self) -> bytes | None:
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                return await self._reply.read_chunk()
+        except TimeoutError:
+            raise _took_too_long(self._limit_s) from None
 
 
 def is_event_stream(reply: UpstreamReply, *, is_asked: bool) -> bool:

@@ -14,6 +14,7 @@ from gateway.upstream import Upstream
 from gateway.wire.facts import WireFormat
 from gateway.wire.openai_chat import OpenAIChat
 from pricing.book import Book
+from pricing.selfhosted import NO_FLEET, Fleet
 
 # The surface every OpenAI SDK speaks; the model names the provider.
 OPENAI_SURFACE: Final = "v1"
@@ -43,6 +44,8 @@ class Provider:
         region: Region class the address stands for; ``None`` where it does not change the price.
         drains: Whether an answer is read to its end after the client has left.
         deployments: Model behind a name that the provider's customer chose, as Azure has them.
+        fleet: How many GPUs its models run on; counts only where time has a price.
+        call_s_max: Longest a call may take where time has a price.
     """
 
     id: str
@@ -55,6 +58,8 @@ class Provider:
     region: str | None
     drains: bool
     deployments: Mapping[str, str] = field(default_factory=dict)
+    fleet: Fleet = NO_FLEET
+    call_s_max: float = 600
 
     def model_behind(self, name: str) -> str:
         """Find the model whose prices a name has.

@@ -12,6 +12,12 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.settings_checks import find_contradictions
+from gateway.settings_costs import (
+    CommitmentSettings,
+    CoverSettings,
+    SelfHostedSettings,
+    SharedCostSettings,
+)
 from gateway.settings_models import (
     BudgetSettings,
     KeySettings,
@@ -37,14 +43,17 @@ from gateway.settings_sources import (
 __all__ = [
     "MASK",
     "BudgetSettings",
+    "CommitmentSettings",
     "KeySettings",
     "MeteringSettings",
     "Problem",
     "ProjectSettings",
     "ProviderSettings",
+    "SelfHostedSettings",
     "ServerSettings",
     "Settings",
     "SettingsBroken",
+    "SharedCostSettings",
     "StorageSettings",
     "TagRule",
     "TeamSettings",
@@ -202,6 +211,10 @@ _MODELS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     ("teams", "*", "projects", "*", "keys", "*"): KeySettings,
     ("budgets", "*"): BudgetSettings,
     ("tag_policy", "*"): TagRule,
+    ("commitments", "*"): CommitmentSettings,
+    ("commitments", "*", "covers"): CoverSettings,
+    ("shared_costs", "*"): SharedCostSettings,
+    ("self_hosted", "*"): SelfHostedSettings,
 }
 
 

@@ -40,6 +40,8 @@ def find_contradictions(values: Mapping[str, Any]) -> Iterator[tuple[TreePath, s
         yield from _repeats(noun, found)
     yield from _shared_secrets(nouns["key"])
     yield from _lost_scopes(values, nouns)
+    yield from _lost_covers(values, nouns)
+    yield from _misplaced_gpus(values)
 
 
 _Found = list[tuple[TreePath, dict[str, Any]]]
@@ -47,7 +49,9 @@ _Found = list[tuple[TreePath, dict[str, Any]]]
 
 def _nouns(values: Mapping[str, Any]) -> dict[str, _Found]:
     """Every row with an id, with its path, by noun."""
-    nouns: dict[str, _Found] = {"team": [], "project": [], "key": [], "budget": []}
+    nouns: dict[str, _Found] = {
+        noun: [] for noun in ("team", "project", "key", "budget", "commitment", "shared cost")
+    }
 
     def collect(noun: str, rows: object, path: TreePath) -> None:
         for index, row in enumerate(rows if isinstance(rows, list) else ()):
@@ -63,6 +67,8 @@ def _nouns(values: Mapping[str, Any]) -> dict[str, _Found]:
 
     collect("team", values.get("teams"), ("teams",))
     collect("budget", values.get("budgets"), ("budgets",))
+    collect("commitment", values.get("commitments"), ("commitments",))
+    collect("shared cost", values.get("shared_costs"), ("shared_costs",))
     return nouns
 
 
@@ -91,21 +97,71 @@ def _lost_scopes(
     values: Mapping[str, Any], nouns: Mapping[str, _Found]
 ) -> Iterator[tuple[TreePath, str]]:
     """Scopes no call can ever match: a budget that silently limits nothing."""
-    known = {noun: {row["id"] for _, row in found} for noun, found in nouns.items()}
-    known["organization"] = {str(values.get("organization", "default"))}
-    known["provider"] = {str(name) for name in _items(values.get("providers"))} or {"demo"}
+    known = _known_ids(values, nouns)
+    for index, budget in _rows(values, "budgets"):
+        scope = _items(budget.get("scope"))
+        yield from _unknown_ids(scope, known, ("budgets", index, "scope"))
+
+
+def _lost_covers(
+    values: Mapping[str, Any], nouns: Mapping[str, _Found]
+) -> Iterator[tuple[TreePath, str]]:
+    """Commitments and shared costs for use that can never be."""
+    known = _known_ids(values, nouns)
+    for index, one in _rows(values, "commitments"):
+        covers = _items(one.get("covers"))
+        yield from _unknown_ids(covers, known, ("commitments", index, "covers"))
+    for index, one in _rows(values, "shared_costs"):
+        yield from _unknown_ids(one, known, ("shared_costs", index))
+
+
+def _misplaced_gpus(values: Mapping[str, Any]) -> Iterator[tuple[TreePath, str]]:
+    """Prices of one's own that no call would find, or that contradict each other."""
+    providers = _items(values.get("providers"))
+    first: dict[tuple[str, ...], int] = {}
+    for index, one in _rows(values, "self_hosted"):
+        path = ("self_hosted", index, "provider")
+        name = one.get("provider")
+        provider = providers.get(name) if isinstance(name, str) else None
+        if isinstance(name, str) and name not in providers:
+            known = map(str, providers)
+            yield path, f"there is no provider {name!r} in this file{suggest(name, known)}"
+        elif isinstance(provider, dict):
+            priced_as = provider.get("priced_as", provider.get("kind"))
+            if priced_as not in (None, name):
+                yield path, f"{name} is priced as {priced_as}: write priced_as: null there"
+        key = tuple(str(one.get(part)) for part in ("provider", "model", "starts"))
+        if key in first:
+            there = path_text(("self_hosted", first[key]))
+            yield ("self_hosted", index, "starts"), f"the same model starts then, at {there}"
+        first.setdefault(key, index)
+
+
+def _known_ids(
+    values: Mapping[str, Any], nouns: Mapping[str, _Found]
+) -> Mapping[str, frozenset[str]]:
+    """The ids a scope can name, by noun; without those only the database knows."""
+    known = {noun: frozenset(row["id"] for _, row in found) for noun, found in nouns.items()}
+    known["organization"] = frozenset({str(values.get("organization", "default"))})
+    known["provider"] = frozenset(map(str, _items(values.get("providers")))) or frozenset({"demo"})
     # With no team in the file at all they live in the database, which cannot be asked here.
-    checked = ["organization", "provider", *(["team", "project", "key"] if known["team"] else [])]
-    budgets = values.get("budgets")
-    for index, budget in enumerate(budgets if isinstance(budgets, list) else ()):
-        scope = _items(_items(budget).get("scope"))
-        for key in checked:
-            wanted = scope.get(key)
-            if isinstance(wanted, str) and wanted not in known[key]:
-                yield (
-                    ("budgets", index, "scope", key),
-                    f"there is no {key} {wanted!r} in this file{suggest(wanted, known[key])}",
-                )
+    names = ["organization", "provider", *(["team", "project", "key"] if known["team"] else [])]
+    return {name: known[name] for name in names}
+
+
+def _unknown_ids(
+    scope: Mapping[Any, Any], known: Mapping[str, frozenset[str]], path: TreePath
+) -> Iterator[tuple[TreePath, str]]:
+    for key, ids in known.items():
+        wanted = scope.get(key)
+        if isinstance(wanted, str) and wanted not in ids:
+            yield (*path, key), f"there is no {key} {wanted!r} in this file{suggest(wanted, ids)}"
+
+
+def _rows(values: Mapping[str, Any], section: str) -> Iterator[tuple[int, Mapping[Any, Any]]]:
+    rows = values.get(section)
+    for index, row in enumerate(rows if isinstance(rows, list) else ()):
+        yield index, _items(row)
 
 
 def _items(mapping: object) -> Mapping[Any, Any]:

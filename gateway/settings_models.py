@@ -4,7 +4,6 @@ Must never look beyond one value and its neighbours; ``gateway.settings_checks``
 """
 
 import re
-import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -24,7 +23,14 @@ from pydantic import (
 
 from gateway.budgets.rules import PARTS, Mode, check_scope, parse_limit
 from gateway.budgets.windows import parse_window
-from gateway.directory_model import id_problem, tags_problem
+from gateway.directory_model import tags_problem
+from gateway.settings_costs import (
+    CommitmentSettings,
+    Id,
+    SelfHostedSettings,
+    SharedCostSettings,
+    Zone,
+)
 from gateway.settings_sources import suggest
 
 ProviderKind = Literal[
@@ -102,13 +108,6 @@ def _checked_http_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _checked_id(text: str) -> str:
-    problem = id_problem(text)
-    if problem is not None:
-        raise ValueError(f"{text!r} is not an id: {problem}")
-    return text
-
-
 def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
     problem = tags_problem(tags)
     if problem is not None:
@@ -130,7 +129,6 @@ def _not_bool(value: object) -> object:
 
 
 Count = Annotated[int, BeforeValidator(_not_bool)]
-Id = Annotated[str, AfterValidator(_checked_id)]
 Tags = Annotated[dict[str, str], AfterValidator(_checked_tags)]
 Token = Annotated[SecretStr, AfterValidator(_checked_token)]
 
@@ -386,7 +384,7 @@ class BudgetSettings(_Part):
     scope: dict[str, str] = {}
     limit: str
     window: str
-    timezone: str = "UTC"
+    timezone: Zone = "UTC"
     mode: Mode = Mode.HARD
     thresholds: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = ()
 
@@ -411,15 +409,6 @@ class BudgetSettings(_Part):
     def _readable_window(cls, text: str) -> str:
         parse_window(text, "UTC")
         return text
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        if name not in zoneinfo.available_timezones():
-            hint = suggest(name, zoneinfo.available_timezones())
-            hint = hint if "did you mean" in hint else "; write one such as Europe/Berlin"
-            raise ValueError(f"there is no time zone {name!r}{hint}")
-        return name
 
 
 class TagRule(_Part):
@@ -448,6 +437,9 @@ class Settings(_Part):
         teams: Teams with their projects and keys, read-only at run time.
         budgets: Budgets, read-only at run time.
         tag_policy: Rules by tag name.
+        commitments: What was paid for in advance.
+        shared_costs: Fixed costs that several bear.
+        self_hosted: Models on GPUs of one's own.
     """
 
     server: ServerSettings = ServerSettings()
@@ -458,6 +450,9 @@ class Settings(_Part):
     teams: tuple[TeamSettings, ...] = ()
     budgets: tuple[BudgetSettings, ...] = ()
     tag_policy: dict[str, TagRule] = {}
+    commitments: tuple[CommitmentSettings, ...] = ()
+    shared_costs: tuple[SharedCostSettings, ...] = ()
+    self_hosted: tuple[SelfHostedSettings, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

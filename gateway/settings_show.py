@@ -5,6 +5,7 @@ Must never write a secret, not even its length.
 
 import re
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +71,8 @@ def _masked(value: Any) -> Any:  # noqa: ANN401 - walks whatever pydantic dumped
         return value.isoformat()
     if isinstance(value, Path | StrEnum):
         return str(value)
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     return MASK if isinstance(value, SecretStr) else value
 
 

@@ -197,6 +197,18 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     variants: Mapping[Meter, str] = NO_VARIANTS
 
 
+def prices_time(card: RateCard) -> bool:
+    """Tell whether the time of a call has a price.
+
+    Args:
+        card: Prices of a model.
+
+    Returns:
+        Whether GPU seconds have one at the standard tier: deployments priced by time have no other.
+    """
+    return bool(card.find_candidates(STANDARD_TIER, None)[Meter.GPU_SECOND])
+
+
 def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
     """Work out the most a call can cost.
 
@@ -210,9 +222,12 @@ def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
         payer.
 
     Raises:
-        Unbounded: Neither the request nor the card bounds one side.
+        Unbounded: Neither the request nor the card bounds one side, or time has a price and
+            nothing bounds it.
         UnpricedSku: A reachable tier has no price for plain input or output.
     """
+    if Meter.GPU_SECOND not in reach.fees and prices_time(card):
+        raise Unbounded("nothing bounds the time of this call, and time is what it costs")
     tokens_in = _bound("input", reach.input_tokens_max, card.context_tokens_max)
     tokens_out = _bound("output", reach.output_tokens_max, card.output_tokens_max)
     cases = find_worst(card, reach, tokens_in)

@@ -9,7 +9,18 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
 
-from gateway.admin import budgets, estimates, keys, ledger, prices, projects, system, teams, usage
+from gateway.admin import (
+    budgets,
+    commitments,
+    estimates,
+    keys,
+    ledger,
+    prices,
+    projects,
+    system,
+    teams,
+    usage,
+)
 from gateway.admin.auth import API_PREFIX, AdminDoor
 from gateway.admin.parts import ControlParts
 from gateway.admin.problems import (
@@ -20,7 +31,7 @@ from gateway.admin.problems import (
     add_problem_handlers,
 )
 
-_NOUNS = (teams, projects, keys, budgets, ledger, usage, prices, estimates)
+_NOUNS = (teams, projects, keys, budgets, ledger, usage, prices, estimates, commitments)
 
 
 def build_control_app(parts: ControlParts) -> FastAPI:

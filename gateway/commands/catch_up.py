@@ -17,6 +17,7 @@ from gateway.ledger.errors import JournalBroken, JournalFull, JournalInUse, Ship
 from gateway.ledger.recovery import recover
 from gateway.ledger.segments import INTENT_START, Frame, list_segments, read_frames, segment_path
 from gateway.ledger.store import LedgerStore
+from gateway.own_rates import book_finder
 from gateway.settings import Settings
 
 WAIT_S_MAX: Final = 5.0
@@ -43,6 +44,7 @@ def catch_up(settings: Settings, engine: Engine, clock: Clock) -> None:
             LedgerStore(engine),
             now_us=epoch_us(clock.now()),
             fsync=settings.storage.fsync,
+            find_book=book_finder(settings),
         )
     except JournalInUse:
         if not wait_for_owner(folder, LedgerStore(engine), clock):

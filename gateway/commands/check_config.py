@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         count = len(broken.problems)
         write_note(f"{broken}\n{count} problem{'s' if count > 1 else ''}; nothing was started")
         return 1
-    version = read_book().version.version
+    version = read_book(settings).version.version
     shown = effective(settings)
     if args.json:
         write_json({"settings": shown, "price_version": version, "problems": []})

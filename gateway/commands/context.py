@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 from gateway.commands.output import CommandFailed
+from gateway.own_rates import open_book
 from gateway.settings import Settings, SettingsBroken, find_config, load_settings
-from pricing.book import Book, BookBroken, load_book
+from pricing.book import Book, BookBroken
 
 
 def read_settings(args: argparse.Namespace) -> Settings:
@@ -42,10 +43,11 @@ def config_path(args: argparse.Namespace) -> Path | None:
     return find_config(args.config, os.environ)
 
 
-def read_book(version: str | None = None) -> Book:
+def read_book(settings: Settings, version: str | None = None) -> Book:
     """Load a price book.
 
     Args:
+        settings: For the prices of GPUs of one's own.
         version: Its name; ``None`` for the newest.
 
     Returns:
@@ -55,7 +57,7 @@ def read_book(version: str | None = None) -> Book:
         CommandFailed: It is broken or cannot be read, or there is none of that name.
     """
     try:
-        return load_book(version)
+        return open_book(settings, version)
     except (BookBroken, OSError) as broken:
         if version is not None:
             raise CommandFailed(str(broken), exit_code=2) from broken

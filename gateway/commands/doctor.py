@@ -90,7 +90,9 @@ def _provider_findings(settings: Settings, *, is_probing: bool) -> Iterator[Find
     if not settings.providers:
         yield Finding.ok("providers", "none configured: the built-in demo answers with fake text")
     for name, provider in settings.providers.items():
-        yield check_provider(name, provider, settings.metering.unpriced)
+        has_own = any(one.provider == name for one in settings.self_hosted)
+        unpriced = settings.metering.unpriced
+        yield check_provider(name, provider, unpriced, has_own_prices=has_own)
         if is_probing and provider.base_url is not None:
             yield probe_provider(name, provider.base_url)
 

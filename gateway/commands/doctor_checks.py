@@ -251,13 +251,16 @@ def _nearest_folder(path: Path) -> Path:
     return next(folder for folder in (absolute, *absolute.parents) if folder.is_dir())
 
 
-def check_provider(name: str, provider: ProviderSettings, unpriced: str) -> Finding:
+def check_provider(
+    name: str, provider: ProviderSettings, unpriced: str, *, has_own_prices: bool = False
+) -> Finding:
     """Check what the settings say of a provider, without asking it.
 
     Args:
         name: Its id.
         provider: Its settings.
         unpriced: What happens to models without a price.
+        has_own_prices: Whether the settings price a model of it themselves.
 
     Returns:
         How likely it is to work.
@@ -265,7 +268,7 @@ def check_provider(name: str, provider: ProviderSettings, unpriced: str) -> Find
     what = f"provider {name}"
     where = provider.base_url or "inside this process"
     seen = f"{provider.kind} at {where}, priced as {provider.priced_as}"
-    if provider.priced_as not in read_versions()[-1].manifest.providers:
+    if not has_own_prices and provider.priced_as not in read_versions()[-1].manifest.providers:
         effect = "is refused" if unpriced == "block" else "is recorded without a cost"
         mend = f"every call to it {effect}: set priced_as to a provider with prices"
         return Finding.warn(what, f"{seen}, which has no prices", mend)

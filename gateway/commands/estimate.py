@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gateway.clock import SystemClock
 from gateway.commands.cards import add_provider_and_at, find_cards
-from gateway.commands.context import read_book
+from gateway.commands.context import read_book, read_settings
 from gateway.commands.estimate_check import add_check, check_run
 from gateway.commands.estimate_text import write_estimate, write_rated
 from gateway.commands.output import CommandFailed, write_json
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     """
     _refuse_wrong_use(args)
     clock = SystemClock()
-    book = read_book(args.price_version)
+    book = read_book(read_settings(args), args.price_version)
     now = clock.now()
     if args.check is not None:
         find = partial(_find_for_run, args, book)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.clock import SystemClock
 from gateway.commands.cards import add_payer, add_provider_and_at, find_cards, payer_of
-from gateway.commands.context import read_book
+from gateway.commands.context import read_book, read_settings
 from gateway.commands.entities import instant_text
 from gateway.commands.output import write_fields, write_json, write_line, write_table
 from gateway.commands.parsing import Actions, add_json, parse_count
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         Exit code.
     """
     at: datetime = args.at or SystemClock().now()
-    book, payer = read_book(), payer_of(args)
+    book, payer = read_book(read_settings(args)), payer_of(args)
     cards = find_cards(args, book, at, payer)
     if args.why is not None:
         return _explain(args, book, [_question(args, card, at, payer) for card in cards])

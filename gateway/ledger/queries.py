@@ -5,7 +5,7 @@ Must never keep a database session open while its caller does something slow.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -34,12 +34,22 @@ from gateway.ledger.filters import (
     within,
 )
 from gateway.ledger.history import CallHistory, HistoryQuery, load_history
+from gateway.ledger.quantities import (
+    UseQuery,
+    count_unknown,
+    cut_days,
+    load_spans,
+    load_uses,
+    since_first,
+)
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.rows import from_row
 from gateway.ledger.store import reading, store_errors
 from gateway.ledger.sums import sum_apart, total
 from gateway.ledger.usage import UsageQuery, UsageRow, load_usage
 from gateway.tables import records
+from pricing.commitments import Coverage, Use
+from pricing.months import Span
 
 _BATCH_ROWS: Final = 500
 
@@ -167,6 +177,62 @@ class Queries:
         """
         with self._connected() as connection:
             return load_history(connection, query)
+
+    def stream_uses(self, query: UseQuery) -> Iterator[Use]:
+        """Add use up over any span of time, in bounded memory.
+
+        Args:
+            query: As for ``gateway.ledger.quantities.load_uses``.
+
+        Yields:
+            Sums in the order of time.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        for day in self._days(query.span):
+            with self._connected() as connection:
+                found = load_uses(connection, replace(query, span=day))
+            yield from found
+
+    def stream_spans(self, covers: Coverage, span: Span) -> Iterator[tuple[int, int]]:
+        """Read when calls were open, over any span of time, in bounded memory.
+
+        Args:
+            covers: Whose calls.
+            span: Calls that began in it.
+
+        Yields:
+            Start and end of each in microseconds since 1970, by start.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        for day in self._days(span):
+            with self._connected() as connection:
+                found = load_spans(connection, covers, day)
+            yield from found
+
+    def _days(self, span: Span) -> Iterator[Span]:
+        with self._connected() as connection:
+            there = since_first(connection, span)
+        return cut_days(there)
+
+    def count_unknown(self, covers: Sequence[Coverage], span: Span) -> int:
+        """Count calls whose use nobody knows.
+
+        Args:
+            covers: As for ``gateway.ledger.quantities.count_unknown``.
+            span: Over which span of time.
+
+        Returns:
+            The number.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        with self._connected() as connection:
+            return count_unknown(connection, covers, span)
 
     def sum_spent(
         self,

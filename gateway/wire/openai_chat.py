@@ -355,21 +355,6 @@ def _read_request(body: bytes) -> _Request:
         raise BadRequest("the request body is nested too deeply") from None
 
 
-<<<<<<< HEAD
-=======
-def _beside_messages(body: bytes, messages: bytes) -> bytes:
-    """Cut the messages out, which are most of a request and hold none of its fields.
-
-    What is cut is the value of a member of that name. Should it not be the one at the top, that
-    one is still there, and the name stands twice.
-    """
-    found = _MESSAGES.search(body)
-    start = -1 if found is None else found.end()
-    if start < 0 or not body.startswith(messages, start):
-        return body
-    return body[:start] + b"0" + body[start + len(messages) :]
-
-
 def _search_size(options: msgspec.Raw) -> Mapping[Meter, str]:
     """How much a search reads, which some models charge for; medium unless the request says."""
     try:
@@ -379,7 +364,6 @@ def _search_size(options: msgspec.Raw) -> Mapping[Meter, str]:
     return _SEARCH_SIZES.get(asked.search_context_size or "medium", NO_VARIANTS)
 
 
->>>>>>> issue3-core
 def _has_escapes(body: bytes) -> bool:
     """Tell whether a name may be spelt with escapes."""
     return b"\\" in body and _ESCAPED_ASCII.search(body) is not None

@@ -26,12 +26,14 @@ from gateway.ledger.record import Intent, LedgerRecord
 from gateway.routes import Provider, Router
 from gateway.upstream import UpstreamFailed, UpstreamRequest
 from pricing.book import Book, load_book
+from pricing.selfhosted import NO_FLEET, Deployment, add_to_book, derive_prices, fleets_of
 from tests.budgets.builders import budget
 from tests.openai_answers import USAGE, completion, spoken, usage_chunk
 
 AT: Final = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BOOK: Final = load_book("2026-11-23.1")
 SECRET: Final = "sk-tm-test"
+CALL_S_MAX: Final = 30.0
 JSON: Final = (("content-type", "application/json"), ("x-request-id", "req_1"))
 EVENTS: Final = (("content-type", "text/event-stream; charset=utf-8"), ("x-request-id", "req_2"))
 FULL_COST_PICO: Final = 2_508_000_000  # (224 x 1.25 + 1024 x 0.125 + 210 x 10) / 10^6 USD
@@ -58,7 +60,20 @@ class Stall:
 
 LEAVE: Final = Leave()
 STALL: Final = Stall()
-Step = bytes | UpstreamFailed | Leave | Stall
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A step of a script: so many seconds pass.
+
+    Attributes:
+        seconds: How many.
+    """
+
+    seconds: float
+
+
+Step = bytes | UpstreamFailed | Leave | Stall | Pause
 
 
 @dataclass(kw_only=True)
@@ -75,7 +90,7 @@ class Play:
 
     status: int = 200
     headers: Sequence[tuple[str, str]] = JSON
-    head: UpstreamFailed | Leave | Stall | None = None
+    head: UpstreamFailed | Leave | Stall | Pause | None = None
     steps: Sequence[Step] = ()
     parting: UpstreamFailed | None = None
 
@@ -315,6 +330,16 @@ class StillClock:
         return 100.0
 
 
+class LoopClock:
+    """Time that passes on the loop, from some moment on."""
+
+    def now(self) -> datetime:
+        return AT
+
+    def monotonic_s(self) -> float:
+        return 100.0 + asyncio.get_running_loop().time()
+
+
 @dataclass(frozen=True)
 class Keys:
     """One key that may call everything."""
@@ -368,8 +393,9 @@ class World:
         headers: RawHeaders | None = None,
         book: Book = BOOK,
         deployments: Mapping[str, str] | None = None,
+        timed: Deployment | None = None,
     ) -> None:
-        """Set the scene."""
+        """Set the scene; ``timed`` is a model that is priced by its time."""
         self.book = book
         self.deployments = deployments or {}
         self.play = play
@@ -387,36 +413,41 @@ class World:
             self.awaits,
             [("authorization", "Bearer " + SECRET), *extra],
         )
+        self.timed = timed
         self.path = self._path(drains=drains, missing_usage=missing_usage)
 
     def _path(self, *, drains: bool, missing_usage: Literal["estimate", "fail"]) -> CallPath:
+        own = () if self.timed is None else (self.timed,)
+        book = add_to_book(self.book, derive_prices(own))
         provider = Provider(
             id="openai",
             kind="openai",
             base_url="http://provider/v1",
-            priced_as="openai",
+            priced_as="openai" if self.timed is None else self.timed.provider,
             auth=("authorization", "Bearer sk-provider"),
             headers=(),
             upstream=self.upstream,
             region=None,
             drains=drains,
             deployments=self.deployments,
+            fleet=fleets_of(own).get("house", NO_FLEET),
+            call_s_max=CALL_S_MAX,
         )
-        clock = StillClock()
+        clock = StillClock() if self.timed is None else LoopClock()
         return CallPath(
             clock=clock,
             ids=IdSource(),
             admission=Admission(
                 directory=self.directory,
-                router=Router({"openai": provider}, self.book),
-                book=self.book,
+                router=Router({"openai": provider}, book),
+                book=book,
                 budgets=self.budgets,
                 journal=self.journal,
                 policy=AdmissionPolicy(body_bytes_max=10**6, unpriced="block", tag_policy={}),
             ),
             endings=Endings(
                 clock=clock,
-                book=self.book,
+                book=book,
                 budgets=self.budgets,
                 journal=self.journal,
                 counter=self.counter,
@@ -429,8 +460,11 @@ class World:
             is_committing=True,
         )
 
-    async def perform(self, step: UpstreamFailed | Leave | Stall) -> None:
+    async def perform(self, step: UpstreamFailed | Leave | Stall | Pause) -> None:
         """Do what a script says."""
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return
         if isinstance(step, UpstreamFailed):
             raise step
         if isinstance(step, Stall):
