@@ -33,8 +33,8 @@ def to_ledger_lines(lines: tuple[RatedLine, ...]) -> tuple[LedgerLine, ...]:
                 quantity=str(line.quantity),
                 unit_price=line.rate.amount_text,
                 per=line.rate.per,
-                list_cost_pico=line.list_cost.pico,
-                cost_pico=line.cost.pico,
+                list_cost_pico=line.list_cost_pico,
+                cost_pico=line.cost_pico,
             )
             for line in lines
         ]
