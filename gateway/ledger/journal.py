@@ -178,8 +178,7 @@ class Journal:
                 limits = _Limits(
                     segment_bytes=segment_bytes_max,
                     total_bytes=bytes_max,
-                    # A page that is being synced all the time would fault all the time.
-                    is_mapped=fsync == "normal" and disk.can_map(directory),
+                    is_mapped=disk.can_map(directory),
                 )
                 lock_fd = take_lock(directory)
                 undo.callback(os.close, lock_fd)
