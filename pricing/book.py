@@ -131,7 +131,10 @@ class Book:
         if not problems:
             for rate in self.rates:
                 self._rates_of[rate.provider, rate.model].append(rate)
-            problems = find_agreement_problems(self.overrides, self._name, self._rates_of)
+            is_whole = self.providers >= self.version.manifest.providers.keys()
+            problems = find_agreement_problems(
+                self.overrides, self._name, self._rates_of, is_whole=is_whole
+            )
         if problems:
             raise BookBroken(problems)
         self._agreements = self._sort_agreements()

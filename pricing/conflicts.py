@@ -109,6 +109,8 @@ def find_agreement_problems(
     overrides: Sequence[Override],
     names: Mapping[tuple[str, str], str],
     rates_of: Mapping[tuple[str, str], Sequence[Rate]],
+    *,
+    is_whole: bool,
 ) -> list[str]:
     """Find overrides that contradict each other, name nothing, or come to no price.
 
@@ -117,14 +119,16 @@ def find_agreement_problems(
         names: Catalog model by (provider, any of its names).
         rates_of: Dated rates by (provider, model). Overrides of providers that are not here are not
             looked at: a part of a book can be loaded.
+        is_whole: Whether every provider of the version is here, so that what is not found is not
+            there.
 
     Returns:
         One sentence each.
     """
     problems = find_override_problems(overrides)
-    loaded = {provider for provider, _ in rates_of}
+    loaded = {None, *(provider for provider, _ in rates_of)}
     for override in overrides:
-        if override.provider is not None and override.provider not in loaded:
+        if override.provider not in loaded and not is_whole:
             continue
         about = _rates_about(override, rates_of)
         if override.amount is None and _decimals(override) <= _SAFE_DECIMALS:
@@ -133,7 +137,7 @@ def find_agreement_problems(
             touched = [rate for rate in about if override.is_for_rate(rate)]
             is_about_some = bool(touched)
             problems += _refusals(override, touched)
-        if not is_about_some and override.provider is not None:
+        if not is_about_some and (is_whole or override.provider is not None):
             problems.append(_say_idle(override, names))
     return problems
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricing.agreements import OverrideRefused, Payer
-from pricing.book import BookBroken
+from pricing.book import Book, BookBroken, Manifest, describe_version
 from pricing.meters import Meter
 from pricing.rating import rate_usage, total_cost, total_list_cost
 from pricing.rows import agreements_text, parse_agreements
@@ -201,6 +201,9 @@ def test_what_is_no_agreement_is_refused(fields, problem):
         ([override(provider="p", model="m-1")], "'m-1' is another name of 'm'; write that"),
         ([override(**THING, meter="page")], "the book has no price it could be about"),
         ([override(provider="p", tier="bogus")], "the book has no price it could be about"),
+        ([override(provider="q")], "the book has no price it could be about"),
+        ([override(provider="q", model="m")], "q has no model 'm'"),
+        ([override(model="gone", team="a")], "the book has no price it could be about"),
         (
             [override(**THING, meter="input", amount="1", currency="EUR")],
             "p/m/input/standard: is sold in USD, the amount is in EUR",
@@ -242,8 +245,10 @@ def test_agreements_that_cannot_meet_stand_side_by_side(one, other):
 def test_agreements_of_providers_that_are_not_loaded_are_passed_over():
     """A part of a book can be loaded with all the agreements of its version."""
     others = [override(provider="q", model="x"), override("all", model="elsewhere")]
+    version = describe_version("v", Manifest(providers={"p": "", "q": ""}), recorded_at=START)
+    card = Book(version, [entry()], RATES, others).find_card("p", "m", START, ME)
 
-    assert "0.002" == my_cost({"input": 1000}, *others)
+    assert "0.002" == cost_of({"input": 1000}, card)
 
 
 def test_what_is_written_is_read_back():
