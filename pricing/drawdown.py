@@ -64,7 +64,8 @@ class Account:
         used_quantity: What was drawn in 10^-12 of the unit counted, whatever the commitment's is.
         overflow_quantity: What overflowed, likewise.
         fee_pico: Price of the period in 10^-12 currency units; by the hour, of the begun hours.
-        amortised_pico: The part of the fee that belongs to the time until ``as_of``.
+        amortised_pico: The part of the fee that is worn until ``as_of``: by time or by use,
+            whichever is further; by the hour, of the begun hours.
         on_demand_pico: What the use drawn would have cost on demand.
         overflow_cost_pico: What the overflow cost on demand.
         unpriced_quantity: Drawn use that has no price on demand, and is not in ``on_demand_pico``.
@@ -288,7 +289,7 @@ class _Ledger:
             used_quantity=self.used_quantity,
             overflow_quantity=self.overflow_quantity,
             fee_pico=fee,
-            amortised_pico=self._amortised(self.as_of),
+            amortised_pico=self._amortised(self.as_of, self.used),
             on_demand_pico=self.on_demand_pico,
             overflow_cost_pico=self.overflow_cost_pico,
             unpriced_quantity=self.unpriced_quantity,
@@ -326,34 +327,41 @@ class _Ledger:
                 return amount, fee
             case MoneyPack(amount_pico=amount, fee_pico=fee):
                 return amount, fee
-            case Throughput(tokens_per_minute=rate):
+            case Throughput(tokens_per_minute=rate, hour_fee_pico=hour_fee):
                 hours = self._hours_begun(self.as_of)
-                return rate * 60 * PICO_PER_UNIT * hours, self._amortised(self.as_of)
+                return rate * 60 * PICO_PER_UNIT * hours, hour_fee * hours
 
     def _hours_begun(self, at: datetime) -> int:
         return max(0, -((self.period.start - min(at, self.period.end)) // HOUR))
 
-    def _amortised(self, at: datetime) -> int:
-        """The part of the fee until an instant. Differences of it sum to the whole, exactly."""
+    def _amortised(self, at: datetime, used: int) -> int:
+        """The part of the fee until an instant. Differences of it sum to the whole, exactly.
+
+        A pack is worn by time or by use, whichever is further: what is used up has nothing left to
+        be spread over, and what is not used is lost with its time.
+        """
         terms = self.commitment.terms
         if isinstance(terms, Throughput):
             return terms.hour_fee_pico * self._hours_begun(at)
         whole = self.period.end - self.period.start
         passed = max(min(at, self.period.end) - self.period.start, timedelta())
-        return round_to_pico(terms.fee_pico * (passed // _TICK), whole // _TICK)
+        by_time = round_to_pico(terms.fee_pico * (passed // _TICK), whole // _TICK)
+        return max(by_time, round_to_pico(terms.fee_pico * used, self._bought()[0]))
 
     def _days(self, committed: int) -> Iterator[Day]:
         keeps = not isinstance(self.commitment.terms, Throughput)
         until = Span(self.period.start, self.as_of)
+        used, amortised = 0, 0
         for day, span in days_of(until, self.commitment.zone):
             drawn = self.days.get(day, _Sum())
-            committed -= drawn.used
+            used += drawn.used
+            before, amortised = amortised, self._amortised(span.end, used)
             yield Day(
                 day=day,
                 used=drawn.used,
                 on_demand_pico=drawn.on_demand_pico,
-                amortised_pico=self._amortised(span.end) - self._amortised(span.start),
-                left=committed if keeps else None,
+                amortised_pico=amortised - before,
+                left=committed - used if keeps else None,
             )
 
     def _project(self) -> datetime | None:

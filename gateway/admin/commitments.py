@@ -63,7 +63,8 @@ class AccountOut(BaseModel):
         fee: Price of the period; for throughput of the hours that have begun.
         fee_per_hour: The same by the hour.
         fee_per_day: The same by 24 hours.
-        amortized_fee: The part of the fee that belongs to the time until ``as_of``.
+        amortized_fee: The part of the fee that is worn until ``as_of``, by time or by use,
+            whichever is further.
         on_demand_cost: What the use drawn would have cost on demand.
         saving: On-demand cost without the amortised fee; negative for a loss.
         overflow_cost: What the overflow cost on demand.

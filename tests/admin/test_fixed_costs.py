@@ -80,12 +80,12 @@ def test_commitments_are_accounted_for(fixed: World) -> None:
     )
     assert "2026-11-23T11:00:00.000000Z" == pack["exhausted_at"]
     assert (False, None) == (pack["lasts"], pack["projected_at"])
-    assert ("0.015", "0.025", "0.01") == (
+    assert ("0.02", "0.025", "0.005") == (
         pack["amortized_fee"],
         pack["on_demand_cost"],
         pack["saving"],
     )
-    assert ("1.5", "1000000") == (pack["effective_price"], pack["effective_per"])
+    assert ("2", "1000000") == (pack["effective_price"], pack["effective_per"])
     assert [["2026-11-22", "4000", "6000"], ["2026-11-23", "6000", "0"]] == [
         [day["day"], day["used"], day["left"]] for day in pack["days"][-2:]
     ]
@@ -96,7 +96,7 @@ def test_commitments_are_accounted_for(fixed: World) -> None:
         free["used"],
     )
     assert "2026-11-01T04:00:00.000000Z" == free["period_start"]
-    assert ("0.015", "0.03", "0", "0.015") == (
+    assert ("0.02", "0.03", "0", "0.01") == (
         found["amortized_fee"],
         found["on_demand_cost"],
         found["overflow_cost"],

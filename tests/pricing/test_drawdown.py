@@ -82,8 +82,18 @@ def test_a_running_pack_projects_when_it_ends() -> None:
     assert units(510) == found.unused
     assert found.projected_at is not None
     assert timedelta(days=510 / 70) - (found.projected_at - found.as_of) < timedelta(seconds=1)
-    assert usd("1.1") == found.amortised_pico
+    assert usd("1.47") == found.amortised_pico
     assert 11 == len(found.days)
+
+
+def test_a_fee_is_worn_by_time_or_by_use() -> None:
+    """A third of the time is a third of the fee; what is used up early has cost all of it."""
+    idle = account(pack(), now=NOVEMBER + days(10))
+    early = account(pack(), use(NOVEMBER + days(1), 1000, "9"), now=NOVEMBER + days(10))
+
+    assert (usd("1"), usd("-1")) == (idle.amortised_pico, idle.saving_pico)
+    assert (usd("3"), usd("6")) == (early.amortised_pico, early.saving_pico)
+    assert [usd("0.1"), usd("2.9"), 0, 0] == [day.amortised_pico for day in early.days[:4]]
 
 
 def test_the_pace_of_a_young_pack_is_that_of_its_life() -> None:
