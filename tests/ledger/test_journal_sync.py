@@ -45,7 +45,7 @@ class GatedDisk:
 
     def disk(self) -> Disk:
         """Make what the journal takes."""
-        return Disk(sync=self.sync, monotonic_s=self.clock.monotonic_s)
+        return Disk(can_map=lambda _: False, sync=self.sync, monotonic_s=self.clock.monotonic_s)
 
     async def has_begun(self) -> None:
         """Wait until the next sync has begun."""
