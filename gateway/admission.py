@@ -263,7 +263,10 @@ class Admission:
         assert call.provider is not None
         assert call.facts is not None
         call.card = self.book.find_card(
-            call.provider.priced_as, call.model, call.at, call.caller.payer
+            call.provider.priced_as,
+            call.provider.model_behind(call.model),
+            call.at,
+            call.caller.payer,
         )
         if call.card is None:
             self._allow_unpriced(call, "the model is not in the book")
@@ -350,6 +353,7 @@ class Admission:
             bound_region=None if ceiling is None else ceiling.region,
             bound_variants={} if ceiling is None else to_ledger_variants(ceiling.variants),
             priced_as=call.provider.priced_as,
+            priced_model="" if call.card is None else call.card.model,
         )
         try:
             self.journal.append_intent(intent)

@@ -350,6 +350,7 @@ def _build_provider(provider_id: str, one: ProviderSettings, on_disconnect: str)
         upstream=DemoUpstream() if one.base_url is None else HttpUpstream(one.timeout_s),
         region=region_of(one.kind, one.base_url or ""),
         drains=on_disconnect == "drain" or (on_disconnect == "auto" and one.kind in _BILLS_ON),
+        deployments=one.deployments,
     )
 
 

@@ -4,7 +4,7 @@ Must never send a request whose usage nobody would count.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -42,6 +42,7 @@ class Provider:
         upstream: Where requests are sent.
         region: Region class the address stands for; ``None`` where it does not change the price.
         drains: Whether an answer is read to its end after the client has left.
+        deployments: Model behind a name that the provider's customer chose, as Azure has them.
     """
 
     id: str
@@ -53,6 +54,18 @@ class Provider:
     upstream: Upstream
     region: str | None
     drains: bool
+    deployments: Mapping[str, str] = field(default_factory=dict)
+
+    def model_behind(self, name: str) -> str:
+        """Find the model whose prices a name has.
+
+        Args:
+            name: Model or deployment, under the provider's own name.
+
+        Returns:
+            The model behind a deployment; any other name as it is.
+        """
+        return self.deployments.get(name, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +159,9 @@ class Router:
         if slash and prefix in self.providers:
             return self._speaking(surface, self.providers[prefix], name), model
         speakers = [p for p in self.providers.values() if (p.kind, surface.path) in _FORMATS]
-        serving = [p for p in speakers if self._book.find_model(p.priced_as, name)] or speakers
+        serving = [
+            p for p in speakers if self._book.find_model(p.priced_as, p.model_behind(name))
+        ] or speakers
         if len(serving) > 1:
             choices = " or ".join(f"{p.id}/{name}" for p in serving)
             raise InvalidRequest(f"several providers could serve {name!r}: say {choices}")

@@ -167,6 +167,20 @@ class Book:
         """
         return tuple(self._rates_of.get((provider, model), ()))
 
+    def rates_at(self, provider: str, model: str, at: datetime) -> Sequence[Rate]:
+        """List the rates of a model that hold at an instant, without compiling a card of them.
+
+        Args:
+            provider: Catalog provider.
+            model: Catalog model.
+            at: Aware instant.
+
+        Returns:
+            The rates a card of that instant is made of.
+        """
+        held = [rate for rate in self._rates_of.get((provider, model), ()) if rate.holds_at(at)]
+        return _in_force([r for r in held if r.hours is None or r.hours.holds_at(at)])
+
     def find_card(
         self, provider: str, name: str, at: datetime, payer: Payer | None = None
     ) -> RateCard | None:
@@ -223,17 +237,19 @@ class Book:
     def _compile_published(
         self, key: tuple[str, str], piece: _Piece, is_open: frozenset[Hours]
     ) -> RateCard:
-        rates = [r for r in piece.rates if r.hours is None or r.hours in is_open]
-        # A price of an open window goes before the one that holds at any time.
-        timed = {_slot(rate) for rate in rates if rate.hours is not None}
-        prices = [
-            compile_rate(rate)
-            for rate in rates
-            if rate.hours is not None or _slot(rate) not in timed
-        ]
+        rates = _in_force([r for r in piece.rates if r.hours is None or r.hours in is_open])
+        prices = [compile_rate(rate) for rate in rates]
         card = _compile_card(self._entry[key], self.version.version, piece.span, prices)
         piece.cards[is_open] = card
         return card
+
+
+def _in_force(rates: list[Rate]) -> list[Rate]:
+    """Leave out the prices for any time where a window is open that has one of its own."""
+    timed = {_slot(rate) for rate in rates if rate.hours is not None}
+    if not timed:
+        return rates
+    return [rate for rate in rates if rate.hours is not None or _slot(rate) not in timed]
 
 
 def _slot(rate: Rate) -> tuple[object, ...]:

@@ -111,11 +111,18 @@ def _find_entries(
             (owner, name, entry)
             for owner, name in places
             for catalog in catalog_providers(parts, owner)
-            if (entry := book_with(parts, catalog).find_model(catalog, name)) is not None
+            if (entry := book_with(parts, catalog).find_model(catalog, _behind(parts, owner, name)))
+            is not None
         ]
         if found:
             return found
     return []
+
+
+def _behind(parts: ControlParts, provider: str, name: str) -> str:
+    """The model behind a deployment of a configured provider; any other name as it is."""
+    configured = parts.settings.providers.get(provider)
+    return name if configured is None else configured.deployments.get(name, name)
 
 
 def _near_names(parts: ControlParts, provider: str | None, model: str) -> list[str]:

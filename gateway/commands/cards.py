@@ -7,6 +7,7 @@ from datetime import datetime
 from gateway.commands.context import read_settings
 from gateway.commands.output import CommandFailed
 from gateway.commands.parsing import parse_instant
+from pricing.agreements import Payer
 from pricing.book import Book
 from pricing.rates import RateCard
 
@@ -25,13 +26,47 @@ def add_provider_and_at(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def find_cards(args: argparse.Namespace, book: Book, at: datetime) -> list[RateCard]:
+def add_payer(parser: argparse.ArgumentParser) -> None:
+    """Add ``--organization``, ``--team`` and ``--project``.
+
+    Args:
+        parser: That of something that can show negotiated prices.
+    """
+    parser.add_argument("--organization", help="prices negotiated for an organisation")
+    parser.add_argument("--team", help="prices negotiated for a team")
+    parser.add_argument("--project", help="prices negotiated for a project; name its team too")
+
+
+def payer_of(args: argparse.Namespace) -> Payer | None:
+    """Tell whose prices are asked for.
+
+    Args:
+        args: With what ``add_payer`` adds.
+
+    Returns:
+        The payer, of the organisation of the settings unless one is named; ``None`` when nobody is
+        named, which asks for published prices.
+    """
+    if args.organization is None and args.team is None and args.project is None:
+        return None
+    settings = read_settings(args)
+    team = args.team
+    for one in settings.teams:
+        if team is None and any(project.id == args.project for project in one.projects):
+            team = one.id
+    return Payer(args.organization or settings.organization, team, args.project)
+
+
+def find_cards(
+    args: argparse.Namespace, book: Book, at: datetime, payer: Payer | None = None
+) -> list[RateCard]:
     """Find the cards of the model named on the command line.
 
     Args:
         args: With ``model``, ``provider`` and ``config``.
         book: Where to look.
         at: Instant the prices must hold.
+        payer: Who pays; ``None`` for published prices.
 
     Returns:
         One card per provider that sells the model, by provider; never none.
@@ -41,7 +76,7 @@ def find_cards(args: argparse.Namespace, book: Book, at: datetime) -> list[RateC
     """
     provider, model = _catalog_name(args, book)
     providers = sorted(book.providers) if provider is None else [provider]
-    cards = [book.find_card(name, model, at) for name in providers]
+    cards = [book.find_card(name, model, at, payer) for name in providers]
     found = [card for card in cards if card is not None]
     if found:
         return found

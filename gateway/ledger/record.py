@@ -128,6 +128,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
         bound_region: Region class likewise.
         bound_variants: Makes they would be priced in, by meter.
         priced_as: Catalog provider of the model.
+        priced_model: Catalog model it was priced as; empty when unpriced.
     """
 
     id: str
@@ -151,6 +152,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     bound_region: str | None = None
     bound_variants: dict[str, str] = {}
     priced_as: str = ""
+    priced_model: str = ""
 
 
 Entry = Intent | LedgerRecord

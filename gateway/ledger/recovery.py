@@ -3,7 +3,7 @@
 Must never guess that an open call cost nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +23,27 @@ from pricing.rating import UnpricedSku, rate_usage
 from pricing.usage import Basis
 
 STOPPED_FLAG: Final = "ceiling: the gateway stopped before this call was settled"
+
+
+# Finds a book by the name of its version, with the prices of a catalog provider at least.
+FindBook = Callable[[str, str], Book]
+
+
+@lru_cache(maxsize=4)
+def find_shipped_book(version: str, provider: str) -> Book:
+    """Find a version among those that are installed.
+
+    Args:
+        version: Its name.
+        provider: Catalog provider whose prices are needed.
+
+    Returns:
+        The book, with the prices of that provider alone.
+
+    Raises:
+        BookBroken: It is not installed any more, or was edited.
+    """
+    return load_book(version, providers=[provider])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +66,12 @@ class RecoveryReport:
 
 
 def recover(
-    journal_dir: Path, sink: LedgerSink, *, now_us: int, fsync: Fsync = "normal"
+    journal_dir: Path,
+    sink: LedgerSink,
+    *,
+    now_us: int,
+    fsync: Fsync = "normal",
+    find_book: FindBook = find_shipped_book,
 ) -> tuple[Journal, RecoveryReport]:
     """Take a journal over and put everything in it where it belongs.
 
@@ -54,6 +80,7 @@ def recover(
         sink: The ledger. When it is down the records stay in the journal, to be shipped later.
         now_us: Microseconds since 1970.
         fsync: As for ``Journal.open``.
+        find_book: Finds the book a call was admitted under.
 
     Returns:
         The journal, in which no call is open, and what was done.
@@ -66,18 +93,25 @@ def recover(
     journal = Journal.open(journal_dir, fsync=fsync)
     with ExitStack() as undo:
         undo.callback(journal.close)
-        report = recover_journal(journal, sink, now_us=now_us)
+        report = recover_journal(journal, sink, now_us=now_us, find_book=find_book)
         undo.pop_all()
     return journal, report
 
 
-def recover_journal(journal: Journal, sink: LedgerSink, *, now_us: int) -> RecoveryReport:
+def recover_journal(
+    journal: Journal,
+    sink: LedgerSink,
+    *,
+    now_us: int,
+    find_book: FindBook = find_shipped_book,
+) -> RecoveryReport:
     """Do the same with a journal just opened.
 
     Args:
         journal: No call of this process is in it yet.
         sink: The ledger.
         now_us: Microseconds since 1970.
+        find_book: As for ``recover``.
 
     Returns:
         What was done.
@@ -88,7 +122,7 @@ def recover_journal(journal: Journal, sink: LedgerSink, *, now_us: int) -> Recov
     """
     intents = journal.open_intents()
     for intent in intents:
-        journal.append_record(end_aborted(intent, now_us))
+        journal.append_record(end_aborted(intent, now_us, find_book))
     shipper = Shipper(journal, sink, SystemClock())
     trouble = None
     try:
@@ -104,17 +138,20 @@ def recover_journal(journal: Journal, sink: LedgerSink, *, now_us: int) -> Recov
     )
 
 
-def end_aborted(intent: Intent, now_us: int) -> LedgerRecord:
+def end_aborted(
+    intent: Intent, now_us: int, find_book: FindBook = find_shipped_book
+) -> LedgerRecord:
     """Write the record of a call that nothing is known of after it was accepted.
 
     Args:
         intent: What was about to be sent.
         now_us: Microseconds since 1970.
+        find_book: As for ``recover``.
 
     Returns:
         A record of the most the call can have come to; unknown, never zero, where that is unknown.
     """
-    bound = _bound_of(intent)
+    bound = _bound_of(intent, find_book)
     return LedgerRecord(
         id=intent.id,
         started_at_us=intent.started_at_us,
@@ -159,10 +196,10 @@ class _Bound:
     lines: tuple[LedgerLine, ...] = ()
 
 
-def _bound_of(intent: Intent) -> _Bound:
+def _bound_of(intent: Intent, find_book: FindBook) -> _Bound:
     if not intent.bound_usage:
         return _Bound(basis=Basis.UNKNOWN, cost_status="unknown")
-    lines = rate_bound(intent)
+    lines = rate_bound(intent, find_book)
     return _Bound(
         basis=Basis.ESTIMATED,
         cost_status="estimated" if lines else "unpriced",
@@ -174,11 +211,12 @@ def _bound_of(intent: Intent) -> _Bound:
     )
 
 
-def rate_bound(intent: Intent) -> tuple[LedgerLine, ...]:
+def rate_bound(intent: Intent, find_book: FindBook = find_shipped_book) -> tuple[LedgerLine, ...]:
     """Price the most a call can have come to, with the book it was admitted under.
 
     Args:
         intent: What was about to be sent.
+        find_book: As for ``recover``.
 
     Returns:
         Rated lines; none when the call had no price, or its book is not installed any more.
@@ -186,9 +224,9 @@ def rate_bound(intent: Intent) -> tuple[LedgerLine, ...]:
     if not intent.bound_tier or intent.price_version is None:
         return ()
     try:
-        card = _book_of(intent.price_version, intent.priced_as).find_card(
+        card = find_book(intent.price_version, intent.priced_as).find_card(
             intent.priced_as,
-            _bare(intent),
+            intent.priced_model or _bare(intent),
             from_epoch_us(intent.started_at_us),
             Payer(intent.organization, intent.team, intent.project),
         )
@@ -209,11 +247,6 @@ def rate_bound(intent: Intent) -> tuple[LedgerLine, ...]:
 
 def _bare(intent: Intent) -> str:
     return intent.model_requested.removeprefix(f"{intent.provider}/")
-
-
-@lru_cache(maxsize=4)
-def _book_of(version: str, provider: str) -> Book:
-    return load_book(version, providers=[provider])
 
 
 def _sum_tokens(usage: Mapping[str, int | str], meters: frozenset[Meter]) -> int:

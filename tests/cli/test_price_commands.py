@@ -96,3 +96,36 @@ def test_a_provider_of_the_settings_is_priced_as_they_say(shell):
     answer = shell.run("estimate", "--model", "mine/gpt-5", "--usage", "input=1000000", "--json")
 
     assert json.loads(answer.out)["cost"] == "1.25"
+
+
+def test_a_price_is_explained(shell):
+    """Which rate applies, why, and what the others lost by; table and JSON say the same."""
+    line = ("prices", "show", "gemini/gemini-2.5-pro", "--at", "2026-11-23", "--why", "input")
+    longer = (*line, "--input-tokens", "250_000", "--team", "search")
+    table = shell.run(*longer).out
+    (found,) = json.loads(shell.run(*longer, "--json").out)
+
+    assert ("2.5", "2.5", "1000000") == (found["amount"], found["list_amount"], found["per"])
+    assert "gemini/gemini-2.5-pro/input/standard/over_200000" == found["price_id"]
+    assert "the whole prompt has 250,000 tokens, more than 200,000" in found["reasons"]
+    assert found["reasons"][0] in table
+    assert "price       2.5 USD per 1,000,000\n" in table
+    assert ["applies"] == [r["verdict"] for r in found["rates"] if r["name"] == found["price_id"]]
+    columns = {row.index("USD") for row in table.splitlines() if "USD per" in row and "/" in row}
+    assert all(rate["verdict"] in table for rate in found["rates"])
+    assert len(columns) <= 4  # amounts of different length, the verdicts flush under one heading
+
+
+def test_a_meter_without_a_price_says_so(shell):
+    """The answer is no, and why."""
+    answer = shell.run("prices", "show", "openai/gpt-5", "--why", "page")
+
+    assert 1 == answer.code
+    assert "price       none\n" in answer.out
+    assert "page is never priced for this model" in answer.out
+
+
+def test_a_column_nobody_needs_is_left_out(shell):
+    """Bands are shown where there are any."""
+    assert "PROMPT OVER" not in shell.run("prices", "show", "demo-chat").out
+    assert "PROMPT OVER" in shell.run("prices", "show", "gemini-2.5-pro").out

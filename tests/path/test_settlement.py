@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage
 from gateway.settlement import Bill, Served, rate_call
-from pricing.book import load_book
+from pricing.agreements import Override, Payer
+from pricing.book import Book, load_book
 from pricing.meters import Meter
 from pricing.money import money_from_text
 from pricing.usage import NOTHING, Basis, Usage, unknown_usage
@@ -121,6 +122,57 @@ def test_a_bill_of_no_tokens_is_free_and_final() -> None:
 
     assert billed.cost is not None
     assert (0, "final") == (billed.cost.pico, billed.status)
+
+
+AGREED = Book(
+    BOOK.version,
+    BOOK.models,
+    BOOK.rates,
+    [
+        Override(
+            id="contract",
+            team="search",
+            percent=Decimal(-20),
+            valid_from=AT - timedelta(days=1),
+            valid_to=None,
+            why="contract 7",
+        )
+    ],
+)
+PAYER = Payer("acme", "search", "rag")
+
+
+@pytest.mark.parametrize(
+    ("model", "cost", "list_cost"),
+    [("gpt-5", "0.0020064", FULL), ("gpt-4o", "0.003152", GPT_4O)],
+    ids=["as asked", "another model served"],
+)
+def test_the_payer_has_negotiated_prices(model: str, cost: str, list_cost: str) -> None:
+    """20 % off whatever is served, with the published cost beside it on every line."""
+    served = Served(
+        priced_as="openai", asked="gpt-5", model=model, tier=None, region=None, at=AT, payer=PAYER
+    )
+    billed = rate_call(USED, served, AGREED.find_card("openai", "gpt-5", AT, PAYER), AGREED)
+    lines = to_ledger_lines(billed.lines)
+
+    assert billed.cost is not None
+    assert billed.list_cost is not None
+    assert (usd(cost), usd(list_cost)) == (billed.cost.pico, billed.list_cost.pico)
+    assert billed.cost.pico == sum(line.cost_pico for line in lines)
+    assert billed.list_cost.pico == sum(line.list_cost_pico for line in lines)
+    for line in lines:
+        exact = Decimal(line.quantity) * Decimal(line.unit_price) / line.per * 10**12
+        assert exact == Decimal(line.cost_pico)
+        assert line.cost_pico * 100 == line.list_cost_pico * 80
+
+
+def test_what_has_no_cost_has_no_list_cost() -> None:
+    """Unknown is unknown at any price."""
+    unknown, nothing = bill(usage=unknown_usage("lost")), bill(usage=NOTHING)
+
+    assert unknown.list_cost is None
+    assert bill("no-such-model").list_cost is None
+    assert nothing.list_cost == nothing.cost
 
 
 @given(st.dictionaries(st.sampled_from([*COUNTS]), st.integers(0, 10**9)))

@@ -25,7 +25,7 @@ from gateway.ledger.errors import JournalBroken, JournalFull
 from gateway.ledger.record import Intent, LedgerRecord
 from gateway.routes import Provider, Router
 from gateway.upstream import UpstreamFailed, UpstreamRequest
-from pricing.book import load_book
+from pricing.book import Book, load_book
 from tests.budgets.builders import budget
 from tests.openai_answers import USAGE, completion, spoken, usage_chunk
 
@@ -362,8 +362,12 @@ class World:
         missing_usage: Literal["estimate", "fail"] = "estimate",
         limits: Sequence[str] = ("cap year 100 USD", "tokens year 90000000 tokens"),
         headers: RawHeaders | None = None,
+        book: Book = BOOK,
+        deployments: Mapping[str, str] | None = None,
     ) -> None:
         """Set the scene."""
+        self.book = book
+        self.deployments = deployments or {}
         self.play = play
         self.awaits = Awaits(cancel_at)
         self.budgets = MemoryBudgets()
@@ -392,6 +396,7 @@ class World:
             upstream=self.upstream,
             region=None,
             drains=drains,
+            deployments=self.deployments,
         )
         clock = StillClock()
         return CallPath(
@@ -399,15 +404,15 @@ class World:
             ids=IdSource(),
             admission=Admission(
                 directory=self.directory,
-                router=Router({"openai": provider}, BOOK),
-                book=BOOK,
+                router=Router({"openai": provider}, self.book),
+                book=self.book,
                 budgets=self.budgets,
                 journal=self.journal,
                 policy=AdmissionPolicy(body_bytes_max=10**6, unpriced="block", tag_policy={}),
             ),
             endings=Endings(
                 clock=clock,
-                book=BOOK,
+                book=self.book,
                 budgets=self.budgets,
                 journal=self.journal,
                 counter=self.counter,

@@ -70,6 +70,33 @@ def test_a_search_has_a_fee_and_an_open_prompt() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({}, "medium"),
+        ({"search_context_size": "high"}, "high"),
+        ({"search_context_size": None, "user_location": {}}, "medium"),
+        ({"search_context_size": "gigantic"}, None),  # unheard of: the dearest is held
+        ({"search_context_size": 5}, None),
+        (5, None),
+    ],
+    ids=str,
+)
+def test_a_search_says_how_much_it_reads(options: Any, size: str | None) -> None:
+    """Some models charge by it; medium is what the provider takes where nothing is said."""
+    facts = CHAT.read_facts(body_of(web_search_options=options))
+
+    assert size == facts.variants.get(Meter.WEB_SEARCH)
+    assert facts.variants == facts.reach(frozenset(), None, (1, 1)).variants
+
+
+def test_a_model_that_always_searches_reads_a_medium_amount() -> None:
+    """It is billed for a search nobody asked for."""
+    facts = CHAT.read_facts(body_of(model="gpt-4o-search-preview"))
+
+    assert {Meter.WEB_SEARCH: "medium"} == facts.variants
+
+
+@pytest.mark.parametrize(
     "part",
     [
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
