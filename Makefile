@@ -42,7 +42,7 @@ bench: $(VENV)/.ready-dev  ## Measure the gateway against a bare proxy and write
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: catalog
-catalog: $(VENV)/.ready-dev  ## Publish a catalog from the installed lists (ARGS="--version V --day D --note N").
+catalog: $(VENV)/.ready-dev  ## Publish a catalog from the installed lists (ARGS="--version V --at T --note N").
 	@$(BIN)/python -m pricing.importers.publish $(ARGS)
 
 .PHONY: cover

@@ -16,6 +16,7 @@ from pricing.rates import Rate, RateRefused
 
 # Beginning of the source of every rate that an importer made; all others were checked by hand.
 LIST_SOURCES: Final = ("genai-prices ", "litellm ")
+UNDATED_SOURCES: Final = ("litellm ",)
 CURRENCY: Final = "USD"
 
 
@@ -137,7 +138,8 @@ def keep_checked_by_hand(catalog: Catalog) -> Catalog:
     Returns:
         The models of which no rate cites a list.
     """
-    listed = {(r.provider, r.model) for r in catalog.rates if r.source.startswith(LIST_SOURCES)}
+    cited = {(r.provider, r.model, r.source) for r in catalog.rates}
+    listed = {(p, m) for p, m, source in cited if source.startswith(LIST_SOURCES)}
     return Catalog(
         source="checked by hand",
         models=tuple(m for m in catalog.models if (m.provider, m.model) not in listed),

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -295,15 +294,11 @@ def _steps(name: str, value: object) -> Iterator[tuple[int | None, Decimal]]:
     if value.keys() != {"base", "tiers"}:
         raise ModelRefused(Reason.FIELD_UNKNOWN, f"{name}: {', '.join(map(str, value))}")
     yield None, _number(name, value["base"])
-    overs = [-1]
     for row in _rows(name, value["tiers"]):
         start = row.get("start")
         if row.keys() != {"start", "price"} or type(start) is not int or start < 0:
             raise ValueError(f"{name}: a tier has a start and a price, not {str(row)[:60]}")
-        overs.append(start)
         yield start, _number(name, row["price"])
-    if any(a == b for a, b in pairwise(sorted(overs))):
-        raise ValueError(f"{name}: two tiers start at the same length")
 
 
 def _number(name: str, value: object) -> Decimal:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from pricing.importers.catalogs import Catalog
+from pricing.importers.catalogs import UNDATED_SOURCES, Catalog
 from pricing.importers.draft import Amount
 from pricing.rates import Rate
 from pricing.sku import PriceId
@@ -26,8 +26,9 @@ def continue_history(old: Catalog, new: Catalog, since: datetime) -> Catalog:
         since: Instant at which the prices of undated lists start.
 
     Returns:
-        The candidate with the old past of every price it has no past of. Models it does not have
-        keep theirs and have no price from ``since`` on.
+        The candidate with the old past of every price it has no past of. A price it does not have
+        keeps its past if that was read from an undated list; a dated one has taken it back. Models
+        it does not have keep theirs and have no price from ``since`` on.
     """
     rates: list[Rate] = []
     for model in new.models:
@@ -52,14 +53,15 @@ def continue_history(old: Catalog, new: Catalog, since: datetime) -> Catalog:
 
 def _joined(old: Iterable[Rate], new: Iterable[Rate], since: datetime) -> list[Rate]:
     """The histories of one model's prices, one after the other."""
-    fresh = _by_price(new)
-    if any(rate.valid_from < since for rates in fresh.values() for rate in rates):
-        return [rate for rates in fresh.values() for rate in rates]
+    fresh, past = _by_price(new), _by_price(_until(old, since))
     joined: list[Rate] = []
-    past = _by_price(_until(old, since))
-    for price in fresh.keys() | past.keys():
+    for price in sorted(fresh.keys() | past.keys()):
         before, after = past.get(price, []), fresh.get(price, [])
-        if before and after and _continues(before[-1], after[0], since):
+        if any(rate.valid_from < since for rate in after):
+            before = []
+        elif not after:
+            before = [rate for rate in before if rate.source.startswith(UNDATED_SOURCES)]
+        elif before and _continues(before[-1], after[0], since):
             after = [replace(after[0], valid_from=before.pop().valid_from), *after[1:]]
         joined += [*before, *after]
     return joined

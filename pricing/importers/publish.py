@@ -8,7 +8,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +30,7 @@ from pricing.importers.diff import diff_catalogs, refuse_shrinkage
 from pricing.importers.draft import Candidate
 from pricing.importers.sources import SOURCES, assemble, load_candidate, start_of
 from pricing.manifest import BookVersion, Manifest, describe_version, digest_of
-from pricing.rows import prices_text
+from pricing.rows import parse_instant, prices_text
 
 DOCS: Final = Path(__file__).parents[2] / "docs" / "pricing-disagreements.md"
 _HEAD: Final = """# Where the price lists disagree
@@ -172,23 +172,26 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="make catalog", description=__doc__)
     parser.add_argument("--version", required=True, help="name of the new version: 2026-12-01.1")
-    parser.add_argument("--day", required=True, type=date.fromisoformat, help="day of the check")
+    parser.add_argument(
+        "--at", required=True, type=parse_instant, help="when it is recorded: an instant with zone"
+    )
     parser.add_argument("--note", required=True, help="what changed, for people")
     parser.add_argument("--allow", nargs="*", default=[], help="providers that may shrink")
     parser.add_argument("--catalog", type=Path, default=CATALOG_DIR)
     parser.add_argument("--docs", type=Path, default=DOCS)
     chosen = parser.parse_args(arguments)
+    day = chosen.at.astimezone(UTC).date()
     try:
         current = catalog_of_book(load_book(catalog=chosen.catalog))
-        candidates = [load_candidate(name, checked_at=chosen.day) for name in SOURCES]
-        built = assemble(current, candidates, checked_at=chosen.day)
-        at = start_of(chosen.day)
-        refuse_shrinkage(current, built, at, allowed=chosen.allow)
-        page = disagreements_page(current, candidates, at)
+        candidates = [load_candidate(name, checked_at=day) for name in SOURCES]
+        built = assemble(current, candidates, checked_at=day)
+        start = start_of(day)
+        refuse_shrinkage(current, built, start, allowed=chosen.allow)
+        page = disagreements_page(current, candidates, start)
         row = publish(
             built,
             version=chosen.version,
-            recorded_at=at,
+            recorded_at=chosen.at,
             note=chosen.note,
             folder=chosen.catalog,
         )

@@ -18,7 +18,8 @@ def fill_tiers(prices: Mapping[Slot, Amount], *, bare: Container[str] = ()) -> P
     """Give every tier the standard price of what it does not price itself.
 
     Both lists mean it so: a tier is written as what differs from standard. A meter a tier does
-    price takes nothing from standard, neither its context bands nor its hours.
+    price takes no context bands and no hours from standard; only its base price, where the tier
+    prices long prompts alone.
 
     Args:
         prices: As written.
@@ -28,11 +29,14 @@ def fill_tiers(prices: Mapping[Slot, Amount], *, bare: Container[str] = ()) -> P
         The same and what the tiers inherit.
     """
     filled = dict(prices)
+    bases = {(slot.tier, _thing(slot)) for slot in prices if slot.over is None}
     for tier in {slot.tier for slot in prices} - {STANDARD_TIER}:
         own = {_thing(slot) for slot in prices if slot.tier == tier}
         for slot, amount in prices.items():
             is_taken = tier not in bare or not amount.value or TRAITS[slot.meter].unit != "token"
-            if slot.tier == STANDARD_TIER and _thing(slot) not in own and is_taken:
+            has_base = (tier, _thing(slot)) in bases
+            is_missing = _thing(slot) not in own or (slot.over is None and not has_base)
+            if slot.tier == STANDARD_TIER and is_missing and is_taken:
                 filled[slot._replace(tier=tier)] = amount
     return filled
 

@@ -124,5 +124,6 @@ def assemble(current: Catalog, candidates: Iterable[Candidate], *, checked_at: d
             problems += broken.problems
     if problems:
         raise BookBroken(problems)
-    merged = merge_catalogs(layers, source=", ".join(layer.source for layer in layers))
-    return continue_history(current, merged, start_of(checked_at))
+    since = start_of(checked_at)
+    merged = merge_catalogs(layers, since, source=", ".join(layer.source for layer in layers))
+    return continue_history(current, merged, since)

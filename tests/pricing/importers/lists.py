@@ -6,10 +6,11 @@ Must never copy a price from a real list: these tests check reading, not data.
 import json
 from datetime import UTC, date, datetime
 
-from pricing.importers.compare import price_text, slot_of, slot_text
+from pricing.importers.compare import slot_text
 from pricing.importers.genai import read_genai_prices
 from pricing.importers.genai_file import find_genai_data
 from pricing.importers.litellm_map import find_litellm_map, read_litellm_map
+from pricing.importers.sources import start_of
 
 DAY = date(2026, 11, 23)
 SINCE = datetime(2026, 11, 23, tzinfo=UTC)
@@ -30,8 +31,10 @@ def genai_text() -> str:
     return path.read_text("utf-8")
 
 
-def read_map(text, file="map.json"):
-    return read_litellm_map(text, file=file, source="litellm 1.0", checked_at=DAY, since=SINCE)
+def read_map(text, file="map.json", at=DAY):
+    return read_litellm_map(
+        text, file=file, source="litellm 1.0", checked_at=at, since=start_of(at)
+    )
 
 
 def row_of(provider="openai", mode="chat", **fields):
@@ -90,7 +93,3 @@ def spans_of(candidate):
 
 def reasons_of(candidate):
     return [left.reason.name for left in candidate.left_out]
-
-
-def texts_of(rates):
-    return {slot_text(slot_of(rate)): price_text(rate) for rate in rates}
