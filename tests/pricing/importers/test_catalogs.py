@@ -22,7 +22,7 @@ from pricing.manifest import BookBroken
 from pricing.meters import Meter
 from pricing.money import Money
 from tests.pricing.cards import entry, rate
-from tests.pricing.importers.lists import DAY, SINCE, json_text, map_of, read_map, row_of
+from tests.pricing.importers.lists import DAY, SINCE, genai_of, json_text, map_of, read_map, row_of
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 CHANGE = datetime(2026, 6, 1, tzinfo=UTC)
@@ -356,3 +356,31 @@ def test_every_rate_cites_its_list_and_the_day():
     assert {("litellm 1.0", DAY, "USD")} == {
         (r.source, r.checked_at, r.currency) for r in catalog.rates
     }
+
+
+def test_two_spans_that_change_alike_are_one_change():
+    """Where only the row is cut, nothing changes in between."""
+    old = catalog_of(rate("input", 1, valid_to=CHANGE), rate("input", 1, valid_from=CHANGE))
+    new = catalog_of(rate("input", 2))
+    (change,) = diff_catalogs(old, new).changes
+
+    assert (FIRST, None) == (change.since, change.until)
+
+
+def test_a_price_of_zero_has_no_percent():
+    """Nothing is a percentage of it."""
+    assert percent_between(rate("input", 0), rate("input", 1)) is None
+
+
+def test_every_problem_of_every_list_is_reported_at_once():
+    """Two lists, two problems."""
+    windows = [
+        {"constraint": {"start_time": start, "end_time": "05:00"}, "prices": {"input_mtok": 2}}
+        for start in ("01:00", "03:00")
+    ]
+    bad = genai_of(prices=[{"prices": {"input_mtok": 1}}, *windows])
+
+    with pytest.raises(BookBroken) as broken:
+        assemble(catalog_of(), [bad, bad], checked_at=DAY)
+
+    assert 2 == len(broken.value.problems)

@@ -285,6 +285,12 @@ def test_a_module_that_is_more_than_data_is_refused(value):
         parse_genai(f"providers: list[Provider] = [{value}]", "data.py")
 
 
+def test_a_module_without_the_list_is_refused():
+    """Another module of the same name."""
+    with pytest.raises(BookBroken, match="no list named providers"):
+        parse_genai("prices = []", "data.py")
+
+
 def test_the_whole_list_is_read_or_named():
     """Every model is a price or in the list of what was left out; the counts are known."""
     candidate = read_genai(genai_text(), "data.py")
@@ -293,3 +299,43 @@ def test_the_whole_list_is_read_or_named():
     assert 7852 == candidate.rate_count
     assert {Reason.PATTERN: 533, Reason.NO_PRICE: 179} == candidate.count_left_out()
     assert 32 < len(Counter(model.provider for model in candidate.models))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        # A variant by the time of day, a window of other prices, one without length.
+        {
+            "prices": IN_OUT,
+            "price_variants": [
+                {
+                    "when": {"processing": "batch"},
+                    "constraint": {"start_time": "01:00", "end_time": "02:00"},
+                    "prices": IN_OUT,
+                }
+            ],
+        },
+        {
+            "prices": [
+                {"prices": IN_OUT},
+                {
+                    "constraint": {"start_time": "01:00", "end_time": "02:00"},
+                    "prices": {"input_mtok": 2},
+                },
+            ]
+        },
+        {
+            "prices": [
+                {"prices": IN_OUT},
+                {"constraint": {"start_time": "01:00", "end_time": "01:00"}, "prices": IN_OUT},
+            ]
+        },
+        {"prices": [{"when": {"processing": "batch"}, "prices": IN_OUT}]},
+    ],
+)
+def test_a_condition_without_a_rule_is_named(model):
+    """Better no price than one that holds at the wrong time."""
+    candidate = genai_of(**model)
+
+    assert () == candidate.models
+    assert "a field no rule is known for" in str(candidate.left_out[0])
