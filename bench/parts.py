@@ -423,13 +423,23 @@ _HEADERS: Final = "\n".join(
 # -- contestants ---------------------------------------------------------------------------------
 
 
-def build_bare(folder: Path, upstream: str) -> Part:
-    """Prepare the baseline, not started."""
+def build_bare(folder: Path, upstream: str, *, is_batch: bool = False) -> Part:
+    """Prepare the baseline, not started.
+
+    Args:
+        folder: Its working directory.
+        upstream: Base URL of the mock provider.
+        is_batch: Whether it asks the kernel for the scheduling the gateway asks for.
+
+    Returns:
+        The part.
+    """
     port = free_port()
+    command = [sys.executable, "-m", "bench.bare", str(port)]
     return Part(
-        "bare pass-through",
+        "bare, SCHED_BATCH" if is_batch else "bare pass-through",
         port,
-        [sys.executable, "-m", "bench.bare", str(port)],
+        ["chrt", "--batch", "0", *command] if is_batch else command,
         folder=folder,
         environ={"BENCH_UPSTREAM": upstream},
     )

@@ -201,9 +201,10 @@ def to_markdown(outcome: Outcome) -> str:
         "The baseline passes bytes through on the same libraries (`bench/bare.py`), with no key, "
         "no count, no price, no budget, no record. The gateway does all of it, under three hard "
         "budgets, and its answers wait for the journal (`durability: commit`).",
+        "The gateway asks the kernel for `SCHED_BATCH` (docs/adr/0003); the baseline is also shown "
+        "with it, so that what the scheduling gives and what the gateway costs can be told apart.",
         "`CPU us` is the time of all threads per answer during a slice; `+ after` is what was "
-        "spent after it until the process was quiet, such as records still on their way to the "
-        "ledger. `added` is the difference to the baseline.",
+        "spent after it until every record was in the ledger and the process was quiet. `added` is the difference to the baseline.",
     ]
     return "\n".join(
         (

@@ -68,7 +68,7 @@ def measure(options: Options) -> Outcome:
         parts = _build(options, folder, f"http://127.0.0.1:{mock.port}/v1")
         for part in parts:
             running.callback(part.stop)
-            is_bare = part is parts[0]
+            is_bare = part.name.startswith("bare")
             part.start(core=GATEWAY_CORE, probe="/v1/models" if is_bare else _probe(part))
             part.wait_quiet()
         direct = Contestant(part=mock)
@@ -89,7 +89,10 @@ def measure(options: Options) -> Outcome:
 
 
 def _build(options: Options, folder: Path, upstream: str) -> list[Part]:
-    parts = [build_bare(folder / "bare", upstream)]
+    parts = [
+        build_bare(folder / "bare", upstream),
+        build_bare(folder / "bare-batch", upstream, is_batch=True),
+    ]
     if not options.only_bare:
         parts += [
             build_gateway(folder / f"gateway-{fsync}", upstream, fsync=fsync)

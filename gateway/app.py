@@ -102,6 +102,7 @@ def serve(settings: Settings) -> int:
         StoreUnavailable: The journal or the database cannot be used; the text says why.
     """
     started_s = time.perf_counter()
+    _run_without_preemption()
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
@@ -111,6 +112,18 @@ def serve(settings: Settings) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uvloop.run(_run(settings, started_s))
     return 0
+
+
+def _run_without_preemption() -> None:
+    """Ask the kernel not to interrupt one thread of this process for another that has just woken.
+
+    Three threads carry a call: the server's, the client's and the event loop. On a busy core each
+    packet would take the loop off it; unasked, they work through what has come in bunches, with a
+    tenth of the switches and a quarter more calls. Every thread made later inherits this.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 async def _run(settings: Settings, started_s: float) -> None:
