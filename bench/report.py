@@ -204,7 +204,8 @@ def to_markdown(outcome: Outcome) -> str:
         "The gateway asks the kernel for `SCHED_BATCH` (docs/adr/0003); the baseline is also shown "
         "with it, so that what the scheduling gives and what the gateway costs can be told apart.",
         "`CPU us` is the time of all threads per answer during a slice; `+ after` is what was "
-        "spent after it until every record was in the ledger and the process was quiet. `added` is the difference to the baseline.",
+        "spent after it until every record was in the ledger and the process was quiet. `added` is "
+        "the difference to the baseline.",
     ]
     return "\n".join(
         (
