@@ -38,8 +38,9 @@ check: $(VENV)/.ready-dev  ## Check format, lint, types, import contracts and ho
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/house
 
 .PHONY: bench
-bench: $(VENV)/.ready-dev  ## Measure the gateway against a bare proxy and write bench/RESULTS.md.
+bench: $(VENV)/.ready-dev  ## Measure the gateway against a bare proxy, and its prices; writes bench/RESULTS*.md.
 	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.prices
 
 .PHONY: catalog
 catalog: $(VENV)/.ready-dev  ## Publish a catalog from the installed lists (ARGS="--version V --at T --note N").

@@ -115,7 +115,7 @@ def to_table(outcome: Outcome) -> str:
     base = outcome.contestants[0]
     rows = [_row(one, base) for one in outcome.contestants]
     rows.append(_direct_row(outcome.direct, len(head)))
-    return _aligned((head, *rows))
+    return to_table_of((head, *rows))
 
 
 def _row(one: Contestant, base: Contestant) -> tuple[str, ...]:
@@ -154,7 +154,8 @@ def _direct_row(direct: Contestant, width: int) -> tuple[str, ...]:
     return shown + ("-",) * (width - len(shown))
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def to_table_of(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows as a Markdown table whose columns align; the first row is the head."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = [
         "| "
@@ -216,10 +217,15 @@ def to_markdown(outcome: Outcome) -> str:
             "",
             "## Machine",
             "",
-            *(f"- {name}: {value}" for name, value in _machine()),
+            *machine_lines(),
             "",
         )
     )
+
+
+def machine_lines() -> list[str]:
+    """Say on what it was measured, one fact a line."""
+    return [f"- {name}: {value}" for name, value in _machine()]
 
 
 def _machine() -> list[tuple[str, str]]:
