@@ -199,7 +199,7 @@ price_objects = Table(
     Column("body", LargeBinary, nullable=False),
 )
 
-# Versions of the price book in the order they were recorded.
+# Versions of the price book. Their ``seq`` and that of decisions count on together.
 price_versions = Table(
     "price_versions",
     metadata,

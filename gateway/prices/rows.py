@@ -23,7 +23,8 @@ class StoredVersion:
 
     Attributes:
         version: Its name.
-        seq: Its place among all versions, by when it was recorded.
+        seq: Its place among all versions and decisions.
+        known_seq: The same of what made its prices count: itself, or its approval.
         manifest: What it consists of.
         origin: Shipped with the program, made by an operator's change, or imported.
         base: The version it was made from; ``None`` where there was none.
@@ -40,6 +41,7 @@ class StoredVersion:
 
     version: str
     seq: int
+    known_seq: int
     manifest: Manifest
     origin: Origin
     base: str | None
@@ -92,6 +94,7 @@ def read_version_row(row: Row[Any], decisions: Iterable[Row[Any]]) -> StoredVers
     stored = StoredVersion(
         version=row.version,
         seq=row.seq,
+        known_seq=row.seq,
         manifest=manifest_from_row(row.manifest),
         origin=row.origin,
         base=row.base,
@@ -107,6 +110,7 @@ def read_version_row(row: Row[Any], decisions: Iterable[Row[Any]]) -> StoredVers
         stored = replace(
             stored,
             status=decision.status,
+            known_seq=decision.seq if approved else stored.known_seq,
             recorded_at=from_epoch_us(decision.at_us) if approved else stored.recorded_at,
             effective_from=_instant(decision.effective_from_us),
             decided_by=decision.actor,

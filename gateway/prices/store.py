@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, func, insert, select, text
 
-from gateway.clock import Clock, SystemClock, epoch_us
+from gateway.clock import EPOCH, Clock, SystemClock, epoch_us
 from gateway.ledger.store import reading, store_errors
 from gateway.prices.rows import Origin, Status, StoredVersion, manifest_to_row, read_version_row
 from gateway.tables import price_decisions, price_objects, price_versions
@@ -115,7 +115,7 @@ class PriceChange:
         name = new.name or _next_name(self.at, {one.version for one in versions})
         row = {
             "version": name,
-            "seq": 1 + max((one.seq for one in versions), default=0),
+            "seq": self._next_seq(),
             "digest": new.manifest.digest,
             "manifest": manifest_to_row(new.manifest),
             "origin": new.origin,
@@ -147,9 +147,8 @@ class PriceChange:
             effective_from: First instant it holds, where it was approved.
             became: The version its prices come into force as, where that is another one.
         """
-        last = self._connection.scalar(select(func.max(price_decisions.c.seq))) or 0
         row = {
-            "seq": last + 1,
+            "seq": self._next_seq(),
             "version": version,
             "status": status,
             "at_us": epoch_us(self.at),
@@ -159,6 +158,9 @@ class PriceChange:
             "became": became,
         }
         self._connection.execute(insert(price_decisions).values(row))
+
+    def _next_seq(self) -> int:
+        return 1 + max(_mark(self._connection))
 
     def _keep(self, digest: str, kind: str, body: bytes) -> None:
         has = select(price_objects.c.digest).where(price_objects.c.digest == digest)
@@ -267,13 +269,8 @@ class PriceStore:
 
     def load_mark(self) -> Mark:
         """Read how much was recorded; another answer means that something changed."""
-        query = select(
-            select(func.coalesce(func.max(price_versions.c.seq), 0)).scalar_subquery(),
-            select(func.coalesce(func.max(price_decisions.c.seq), 0)).scalar_subquery(),
-        )
         with self._read() as connection:
-            versions, decisions = connection.execute(query).one()
-        return int(versions), int(decisions)
+            return _mark(connection)
 
     def list_versions(self) -> tuple[StoredVersion, ...]:
         """List every version as it stands, in the order they were recorded.
@@ -425,7 +422,9 @@ class PriceStore:
         with store_errors(), self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("LOCK TABLE price_versions IN SHARE ROW EXCLUSIVE MODE"))
-            yield PriceChange(connection, self.clock.now())
+            # A clock that was put back does not change what was known when.
+            last = max((one.recorded_at for one in _list(connection)), default=EPOCH)
+            yield PriceChange(connection, max(self.clock.now(), last))
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -443,7 +442,7 @@ def in_force(versions: Iterable[StoredVersion]) -> tuple[BookVersion, ...]:
         The approved ones in the order they became known, as ``pricing.shelf`` wants them.
     """
     approved = [one for one in versions if one.is_in_force]
-    approved.sort(key=lambda one: (one.recorded_at, one.seq))
+    approved.sort(key=lambda one: one.known_seq)
     return tuple(one.describe() for one in approved)
 
 
@@ -467,6 +466,15 @@ def find_current(approved: Sequence[BookVersion], at: datetime) -> BookVersion:
     if approved:
         return approved[0]
     raise NoSuchVersion("no version of the price book is recorded yet; start `taximeter serve`")
+
+
+def _mark(connection: Connection) -> Mark:
+    query = select(
+        select(func.coalesce(func.max(price_versions.c.seq), 0)).scalar_subquery(),
+        select(func.coalesce(func.max(price_decisions.c.seq), 0)).scalar_subquery(),
+    )
+    versions, decisions = connection.execute(query).one()
+    return int(versions), int(decisions)
 
 
 def _list(connection: Connection) -> tuple[StoredVersion, ...]:

@@ -230,3 +230,15 @@ def test_a_database_that_is_away_is_said_to_be(absent_engine, catalog):
     """As for everything else that is kept there."""
     with pytest.raises(StoreUnavailable):
         PriceStore(absent_engine, catalog=catalog).list_versions()
+
+
+def test_a_clock_put_back_does_not_change_what_was_known_when(store, clock):
+    """The order in which things were recorded is the order they are read in."""
+    store.record_shipped("taximeter 1.0")
+    first = post(store, "v1", effective_from=NOW)
+    clock.at = NOW - timedelta(hours=1)
+    second = post(store, "v1", effective_from=NOW)
+
+    assert [first.recorded_at] * 2 == [first.recorded_at, second.recorded_at]
+    assert second.version == store.current_at(NOW).version
+    assert second.version == store.known_at(NOW).version
