@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.prices.current import Prices
 from pricing.agreements import Override
 from pricing.book import Book
 from pricing.hours import parse_hours
@@ -37,7 +38,7 @@ def agreed_world(world: World) -> World:
         [r for r in book.rates if r.provider == "demo"],
         overrides,
     )
-    world.rebuild(book=part, whole_book=lambda: book)
+    world.rebuild(prices=Prices(part), find_whole=lambda _: book)
     return world
 
 

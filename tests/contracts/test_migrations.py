@@ -3,15 +3,20 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from gateway.ledger.errors import StoreUnavailable
+from gateway.ledger.errors import ShippedTo, StoreUnavailable
 from gateway.ledger.migrate import SchemaUnknown, alembic_config, upgrade
-from gateway.ledger.store import SCHEMA_REVISION, is_current
+from gateway.ledger.queries import Queries
+from gateway.ledger.store import SCHEMA_REVISION, LedgerStore, is_current
+from gateway.prices.store import PriceStore
 from gateway.tables import metadata
+from pricing.book import load_book
+from tests.contracts.records import make_record, with_seq
 
 
 def test_the_newest_revision_is_the_one_the_store_expects():
@@ -29,6 +34,25 @@ def test_a_new_database_gets_every_table_as_declared(engine):
 
     assert differences == []
     assert is_current(engine)
+
+
+def test_records_of_the_first_revision_survive_the_upgrade(engine):
+    """Tables of prices are added beside them, and the next start records the shipped version."""
+    config = alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    given = make_record()
+    LedgerStore(engine).append("w-1", [with_seq(given, 1)], ShippedTo(segment=1, offset=1))
+    assert not is_current(engine)
+
+    upgrade(engine)
+    store = PriceStore(engine)
+
+    assert is_current(engine)
+    assert given.id == Queries(engine).find_record(given.id).id
+    assert () == store.record_shipped("taximeter")
+    assert load_book().version.version == store.load_book(providers=["demo"]).version.version
 
 
 def test_an_upgrade_of_a_current_database_changes_nothing(ledger):
@@ -73,9 +97,10 @@ def test_a_missing_database_cannot_be_upgraded(absent_engine):
         upgrade(absent_engine)
 
 
-def test_a_revision_cannot_be_taken_back():
+@pytest.mark.parametrize("name", ["0001", "0002"])
+def test_a_revision_cannot_be_taken_back(name):
     """Going back would lose records."""
-    revision = ScriptDirectory.from_config(alembic_config()).get_revision("0001")
+    revision = ScriptDirectory.from_config(alembic_config()).get_revision(name)
 
     with pytest.raises(NotImplementedError, match="backup"):
         revision.module.downgrade()
