@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Final
 
@@ -430,6 +431,15 @@ class PriceStore:
     def _read(self) -> Iterator[Connection]:
         with store_errors(), reading(self._engine).connect() as connection:
             yield connection
+
+
+def program_name() -> str:
+    """Name the program as the recorder of what came with it.
+
+    Returns:
+        Such as ``taximeter 1.2.0``.
+    """
+    return f"taximeter {version_of('taximeter')}"
 
 
 def in_force(versions: Iterable[StoredVersion]) -> tuple[BookVersion, ...]:
