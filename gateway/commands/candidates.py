@@ -203,8 +203,7 @@ def _newest_candidate(versions: Sequence[StoredVersion]) -> str:
 
 def _sum_used(engine: Engine, span: Span, days: int) -> Mapping[PriceId, Quantity]:
     with Progress("days of the ledger", days) as progress:
-        sums = Queries(engine).sum_priced(span, progress.step)
-    return {PriceId(name): quantity for name, quantity in sums.items()}
+        return Queries(engine).sum_priced(span, progress.step)
 
 
 def _write_diff(

@@ -12,10 +12,11 @@ from sqlalchemy import BigInteger, Connection, case, cast, func, null, or_, sele
 from gateway.clock import epoch_us
 from gateway.tables import record_lines, records
 from pricing.months import Span
+from pricing.sku import PriceId
 from pricing.usage import Quantity
 
 
-def load_priced(connection: Connection, span: Span) -> Mapping[str, Quantity]:
+def load_priced(connection: Connection, span: Span) -> Mapping[PriceId, Quantity]:
     """Add up what was counted at each price id.
 
     Args:
@@ -44,7 +45,7 @@ def load_priced(connection: Connection, span: Span) -> Mapping[str, Quantity]:
         )
         .group_by(lines.price_id, fraction)
     )
-    sums: dict[str, Quantity] = defaultdict(int)
+    sums: dict[PriceId, Quantity] = defaultdict(int)
     for row in connection.execute(query):
         sums[row.price_id] += int(row.whole or 0)
         if row.fraction is not None:

@@ -51,6 +51,7 @@ from gateway.ledger.usage import UsageQuery, UsageRow, load_usage
 from gateway.tables import records
 from pricing.commitments import Coverage, Use
 from pricing.months import Span
+from pricing.sku import PriceId
 from pricing.usage import Quantity
 
 _BATCH_ROWS: Final = 500
@@ -197,7 +198,7 @@ class Queries:
                 found = load_uses(connection, replace(query, span=day))
             yield from found
 
-    def sum_priced(self, span: Span, step: Callable[[], None]) -> Mapping[str, Quantity]:
+    def sum_priced(self, span: Span, step: Callable[[], None]) -> Mapping[PriceId, Quantity]:
         """Add up what was counted at each price id, in bounded memory.
 
         Args:
@@ -210,7 +211,7 @@ class Queries:
         Raises:
             StoreUnavailable: The database cannot be reached.
         """
-        sums: dict[str, Quantity] = {}
+        sums: dict[PriceId, Quantity] = {}
         for day in self._days(span):
             with self._connected() as connection:
                 for price_id, quantity in load_priced(connection, day).items():

@@ -74,7 +74,28 @@ class RateWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideWish:
-    """An agreement as written; attributes as those of ``Override``, amounts as decimal text."""
+    """An agreement as written.
+
+    Attributes:
+        id: Its name, unique in a version.
+        organization: Holds for this organisation; likewise the next ones.
+        team: Team.
+        project: Project.
+        provider: Catalog provider.
+        model: Catalog model.
+        meter: What is counted.
+        tier: Service tier.
+        over: Context band.
+        region: Region class.
+        variant: Make.
+        percent: Added to the published price, as decimal text.
+        amount: Replaces it, likewise.
+        per: The quantity the amount is for.
+        currency: Of the amount.
+        valid_from: First instant it holds; ``None`` for when the change takes effect.
+        valid_to: First instant it no longer holds.
+        why: Which contract says so; ``None`` for the reason of the change.
+    """
 
     id: str
     organization: str | None = None
