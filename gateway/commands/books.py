@@ -53,8 +53,7 @@ def _versions(settings: Settings) -> Iterator[LoadBook]:
         return
     try:
         with opened_for_reading(settings) as engine:
-            store = PriceStore(engine)
-            yield store.load_book if store.list_versions() else load_shipped
+            yield PriceStore(engine).load_book
     except CommandFailed as absent:
         write_note(f"note: these are the prices that came with taximeter: {absent}")
         yield load_shipped

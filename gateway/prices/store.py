@@ -29,6 +29,7 @@ from pricing.book import (
     object_name,
     read_versions,
 )
+from pricing.book import load_book as load_shipped
 from pricing.manifest import Manifest
 from pricing.shelf import NoSuchVersion
 
@@ -337,10 +338,10 @@ class PriceStore:
             if one.version == version:
                 return one
         known = ", ".join(one.version for one in versions[-10:]) or "none"
-        raise NoSuchVersion(f"no price book version {version}; the newest are: {known}")
+        raise NoSuchVersion(f"no price book version {version}; there are: {known}")
 
     def load_book(self, version: str | None = None, providers: Iterable[str] | None = None) -> Book:
-        """Load a version, whatever its status.
+        """Load a version, whatever its status, or a shipped one that is not recorded yet.
 
         Args:
             version: Its name; ``None`` for the one calls are priced with now.
@@ -358,6 +359,10 @@ class PriceStore:
                 return self.open_book(self.current_at(self.clock.now()), providers)
             return self.open_book(self.find_version(version).describe(), providers)
         except NoSuchVersion as unknown:
+            # No gateway of this version has started here yet.
+            shipped = {one.version for one in read_versions(self._catalog)}
+            if version in {None, *shipped} or not self.list_versions():
+                return load_shipped(version, self._catalog, providers)
             raise BookBroken([str(unknown)]) from unknown
 
     def find_book(self, version: str, provider: str) -> Book:
