@@ -191,7 +191,13 @@ def test_the_same_call_on_other_models(shell):
 def test_usage_is_compared_at_its_exact_cost(shell):
     """What a model does not sell is counted as plain tokens there, and said."""
     answer = shell.run(
-        *("estimate", "--model", "anthropic/claude-sonnet-4-5", "--usage", "cache_write=1000,output=10"),
+        *(
+            "estimate",
+            "--model",
+            "anthropic/claude-sonnet-4-5",
+            "--usage",
+            "cache_write=1000,output=10",
+        ),
         *("--compare", "demo-chat"),
     )
 

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from gateway.ledger.store import open_engine
+from gateway.prices.store import PriceStore
 from pricing.importers.litellm_map import find_litellm_map
 from tests.cli.shell import Shell
+from tests.pricing.test_versions import publish
 
 WHY = ("--why", "contract 7")
 SET = ("prices", "set", "openai/gpt-5", "input", "1.10", *WHY)
@@ -136,3 +139,18 @@ def _installed_map() -> str:
     path = find_litellm_map()
     assert path is not None
     return path.read_text("utf-8")
+
+
+def test_doctor_tells_of_prices_that_wait(shell, tmp_path):
+    """An upgrade brought them, and an operator has changed prices here."""
+    shell.run(*SET)
+    assert "is in force, 3 versions known" in shell.run("doctor").out
+    catalog = publish(tmp_path / "catalog", ("2027-01-01.1", {"p": "1"}, ()))
+    engine = open_engine(f"sqlite:///{tmp_path}/data/taximeter.db")
+    PriceStore(engine, catalog=catalog).record_shipped("taximeter 9.9")
+    engine.dispose()
+
+    said = shell.run("doctor").out
+
+    assert "2027-01-01.1 came with taximeter 9.9 and waits" in said
+    assert "taximeter prices diff 2027-01-01.1" in said
