@@ -52,7 +52,7 @@ from gateway.own_rates import add_own_prices, book_finder, fleet_of, open_book
 from gateway.prices.current import Prices
 from gateway.prices.follower import PricesFollower
 from gateway.prices.rows import StoredVersion
-from gateway.prices.store import PriceStore
+from gateway.prices.store import PriceStore, program_name
 from gateway.refusals import Refusal, to_error
 from gateway.routes import Provider, Router
 from gateway.running import DirectoryFollower
@@ -278,15 +278,6 @@ def admin_token_of(settings: Settings) -> tuple[str, bool]:
     with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(token + "\n")
     return token, True
-
-
-def program_name() -> str:
-    """Name the program as the recorder of what came with it.
-
-    Returns:
-        Such as ``taximeter 1.2.0``.
-    """
-    return f"taximeter {version_of('taximeter')}"
 
 
 def prices_follower(settings: Settings, versions: PriceStore, clock: SystemClock) -> PricesFollower:
@@ -535,6 +526,8 @@ class _Gateway:
             budgets=self.budgets,
             prices=self._prices,
             find_whole=WholeBook(load_whole),
+            versions=base.versions,
+            on_price_change=base.prices_follower.reload,
             clock=self._clock,
             flush=self._shipper.flush,
             on_change=self.follower.reload,

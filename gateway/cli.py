@@ -25,7 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "projects": "list, create, show and delete projects",
     "keys": "list, create, show and revoke keys",
     "budgets": "list, create, show and delete budgets, and show what is left",
-    "prices": "show the prices in force",
+    "prices": "show, set, import, compare and approve prices",
     "estimate": "work out what a call costs",
     "commitments": "report commitments, shared costs and self-hosted models",
     "ledger": "export, verify and show records",

@@ -25,13 +25,16 @@ def with_rate(rates: Iterable[Rate], new: Rate) -> tuple[Rate, ...]:
 
     Returns:
         The same, where whatever price of that name held in the span of the new one is cut short,
-        starts later or is left out.
+        starts later or is left out. Unchanged where that was the price all along.
 
     Raises:
         ChangeRefused: The new price has no end, and one that starts later is already known.
     """
+    given = tuple(rates)
+    if any(_says(rate, new) for rate in given):
+        return given
     kept: list[Rate] = []
-    for rate in rates:
+    for rate in given:
         if rate.price_id != new.price_id:
             kept.append(rate)
             continue
@@ -42,6 +45,17 @@ def with_rate(rates: Iterable[Rate], new: Rate) -> tuple[Rate, ...]:
             )
         kept += _outside(rate, new.valid_from, new.valid_to)
     return (*kept, new)
+
+
+def _says(rate: Rate, new: Rate) -> bool:
+    """Whether a price known already is the same, for all of the new one's span."""
+    return (
+        rate.price_id == new.price_id
+        and rate.valid_from <= new.valid_from
+        and (rate.valid_to is None or (new.valid_to is not None and new.valid_to <= rate.valid_to))
+        and rate.amount * new.per == new.amount * rate.per
+        and rate.currency == new.currency
+    )
 
 
 def _outside(rate: Rate, start: datetime, end: datetime | None) -> list[Rate]:

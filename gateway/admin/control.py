@@ -15,6 +15,7 @@ from gateway.admin import (
     estimates,
     keys,
     ledger,
+    price_changes,
     prices,
     projects,
     system,
@@ -31,7 +32,18 @@ from gateway.admin.problems import (
     add_problem_handlers,
 )
 
-_NOUNS = (teams, projects, keys, budgets, ledger, usage, prices, estimates, commitments)
+_NOUNS = (
+    teams,
+    projects,
+    keys,
+    budgets,
+    ledger,
+    usage,
+    price_changes,
+    prices,
+    estimates,
+    commitments,
+)
 
 
 def build_control_app(parts: ControlParts) -> FastAPI:

@@ -16,6 +16,7 @@ from gateway.clock import Clock
 from gateway.directory import Directory
 from gateway.ledger.queries import Queries
 from gateway.prices.current import Prices
+from gateway.prices.store import PriceStore
 from gateway.settings import Settings
 from pricing.book import Book
 
@@ -49,6 +50,8 @@ class ControlParts:
         budgets: Counters of budgets.
         prices: The part of the price book that calls are priced with, instant by instant.
         find_whole: Finds the whole of such a part; loads it the first time, so called in a thread.
+        versions: Every version of the price book.
+        on_price_change: Awaited on the event loop after every change of prices, likewise.
         clock: What time it is.
         flush: Waits up to so many seconds until everything journalled so far is in the ledger, and
             tells whether it is; called in a thread.
@@ -69,6 +72,8 @@ class ControlParts:
     budgets: BudgetStatuses
     prices: Prices
     find_whole: Callable[[Book], Book]
+    versions: PriceStore
+    on_price_change: Callable[[], Awaitable[None]]
     clock: Clock
     flush: Callable[[float], bool]
     on_change: Callable[[], Awaitable[None]]

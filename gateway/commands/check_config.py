@@ -9,7 +9,8 @@ import sys
 
 import yaml
 
-from gateway.commands.context import config_path, read_book
+from gateway.commands.books import read_book
+from gateway.commands.context import config_path
 from gateway.commands.output import write_json, write_line, write_note
 from gateway.commands.parsing import add_json, show_example
 from gateway.settings import SettingsBroken, effective, load_settings, warnings_of

@@ -10,8 +10,9 @@ from decimal import Decimal
 from typing import Final
 
 from gateway.clock import Clock, SystemClock
+from gateway.commands.books import read_book
 from gateway.commands.catch_up import catch_up
-from gateway.commands.context import read_book, read_settings
+from gateway.commands.context import read_settings
 from gateway.commands.database import directory_answers, opened_database
 from gateway.commands.entities import instant_text
 from gateway.commands.output import (

@@ -1,4 +1,4 @@
-"""What most commands need: the settings, the price book, the name of who runs them.
+"""What most commands need: the settings, the name of who runs them.
 
 Must never let an expected failure through as a traceback: each becomes a sentence with its mend.
 """
@@ -8,9 +8,7 @@ import os
 from pathlib import Path
 
 from gateway.commands.output import CommandFailed
-from gateway.own_rates import open_book
 from gateway.settings import Settings, SettingsBroken, find_config, load_settings
-from pricing.book import Book, BookBroken
 
 
 def read_settings(args: argparse.Namespace) -> Settings:
@@ -41,27 +39,6 @@ def config_path(args: argparse.Namespace) -> Path | None:
         The file; ``None`` for the defaults.
     """
     return find_config(args.config, os.environ)
-
-
-def read_book(settings: Settings, version: str | None = None) -> Book:
-    """Load a price book.
-
-    Args:
-        settings: For the prices of GPUs of one's own.
-        version: Its name; ``None`` for the newest.
-
-    Returns:
-        The book.
-
-    Raises:
-        CommandFailed: It is broken or cannot be read, or there is none of that name.
-    """
-    try:
-        return open_book(settings, version)
-    except (BookBroken, OSError) as broken:
-        if version is not None:
-            raise CommandFailed(str(broken), exit_code=2) from broken
-        raise CommandFailed(f"the price book cannot be used; install again:\n{broken}") from broken
 
 
 def actor_name() -> str:

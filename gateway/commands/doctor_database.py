@@ -17,6 +17,7 @@ from gateway.ledger.store import (
     reading,
     store_errors,
 )
+from gateway.prices.store import PriceStore
 from gateway.settings import Settings
 from gateway.tables import records
 
@@ -48,6 +49,8 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         return
     try:
         yield _check_tables(engine)
+        if is_current(engine):
+            yield from _check_versions(PriceStore(engine))
     except StoreUnavailable as gone:
         yield Finding.fail("database", str(gone), "start it, or set storage.database_url")
     except DatabaseError as broken:
@@ -64,6 +67,21 @@ def _check_parent(file: Path) -> Finding:
         mend = "let this account write there, or set storage.database_url"
         return Finding.fail("database", f"{parent} is not writable", mend)
     return Finding.ok("database", f"{file} will be made at the first start")
+
+
+def _check_versions(store: PriceStore) -> Iterator[Finding]:
+    """Which prices are in force here, and whether an upgrade brought some that wait."""
+    versions = store.list_versions()
+    if not versions:
+        return
+    current = store.current_at(store.clock.now()).version
+    waiting = [one for one in versions if one.origin == "shipped" and one.status == "candidate"]
+    for one in waiting:
+        seen = f"{one.version} came with {one.recorded_by} and waits: prices were changed here"
+        mend = f"`taximeter prices diff {one.version}`, then approve or reject it"
+        yield Finding.warn("price book", seen, mend)
+    if not waiting:
+        yield Finding.ok("price book", f"{current} is in force, {len(versions)} versions known")
 
 
 def _check_tables(engine: Engine) -> Finding:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.clock import SystemClock
+from gateway.commands.books import read_book
 from gateway.commands.cards import add_provider_and_at, find_cards
-from gateway.commands.context import read_book, read_settings
+from gateway.commands.context import read_settings
 from gateway.commands.estimate_check import add_check, check_run
 from gateway.commands.estimate_text import write_estimate, write_rated
 from gateway.commands.output import CommandFailed, write_json

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
@@ -31,7 +31,11 @@ from gateway.ledger.export import ExportFormat, ExportRefused, export_records
 from gateway.ledger.filters import QueryRefused, RecordFilter
 from gateway.ledger.queries import Queries
 from gateway.ledger.record import LedgerLine, LedgerRecord, Outcome, to_public
+from gateway.own_rates import book_finder
+from gateway.prices.store import PriceStore
+from gateway.rederive import DerivedLine, cost_at, derive_lines
 from pricing.money import pico_to_text, round_to_pico
+from pricing.rates import CompiledRate
 
 _FILTERS: Final = ("team", "project", "key", "model", "provider", "user")
 _PICO: Final = 10**12
@@ -199,32 +203,98 @@ def _show(engine: Engine, args: argparse.Namespace) -> int:
     record = Queries(engine).find_record(args.id)
     if record is None:
         raise CommandFailed(f"there is no record {args.id} in the ledger")
-    trouble = _find_trouble(record)
+    derived = _derive(engine, args, record)
+    trouble = [*_find_trouble(record), *(one.problem for one in derived if one.problem)]
     if args.json:
-        write_json({**to_public(record), "derived": {"ok": not trouble, "problems": trouble}})
+        rows = [_derived_row(one) for one in derived]
+        write_json(
+            {
+                **to_public(record),
+                "derived": {"ok": not trouble, "problems": trouble, "lines": rows},
+            }
+        )
         return 1 if trouble else 0
     write_fields(_fields_of(record))
     if record.lines:
+        _write_lines(record, derived)
+    for problem in trouble:
+        write_note(f"does not add up: {problem}")
+    if derived and not trouble:
+        write_line(f"price book {record.price_version} says the same of every line")
+    return 1 if trouble else 0
+
+
+def _derive(
+    engine: Engine, args: argparse.Namespace, record: LedgerRecord
+) -> tuple[DerivedLine, ...]:
+    """Ask the price book again; a correction holds differences, which no book has."""
+    if record.corrects is not None or record.price_version is None:
+        return ()
+    return derive_lines(record, book_finder(read_settings(args), PriceStore(engine).load_book))
+
+
+def _write_lines(record: LedgerRecord, derived: Sequence[DerivedLine]) -> None:
+    write_line()
+    write_table(
+        ("METER", "QUANTITY x PRICE / PER", "= COST", "BOOKED", "PRICE ID"),
+        [
+            [
+                line.meter,
+                f"{line.quantity} x {line.unit_price} / {line.per}",
+                pico_to_text(derive_cost(line)),
+                pico_to_text(line.cost_pico),
+                line.price_id,
+            ]
+            for line in record.lines
+        ],
+        right=("QUANTITY x PRICE / PER", "= COST", "BOOKED"),
+    )
+    total = sum(line.cost_pico for line in record.lines)
+    write_line(f"sum of the lines {pico_to_text(total)} {record.currency}")
+    prices = [(one.line, one.price) for one in derived if one.price is not None]
+    if prices:
         write_line()
         write_table(
-            ("METER", "QUANTITY x PRICE / PER", "= COST", "BOOKED", "PRICE ID"),
+            ("METER", "PRICE IN THE BOOK", "PUBLISHED", "OVERRIDE", "CHECKED", "SOURCE"),
             [
                 [
                     line.meter,
-                    f"{line.quantity} x {line.unit_price} / {line.per}",
-                    pico_to_text(derive_cost(line)),
-                    pico_to_text(line.cost_pico),
-                    line.price_id,
+                    f"{price.amount_text} / {price.per}",
+                    _terms(price.listed or price),
+                    price.agreement or "",
+                    price.rate.checked_at.isoformat(),
+                    price.rate.source,
                 ]
-                for line in record.lines
+                for line, price in prices
             ],
-            right=("QUANTITY x PRICE / PER", "= COST", "BOOKED"),
         )
-        total = sum(line.cost_pico for line in record.lines)
-        write_line(f"sum of the lines {pico_to_text(total)} {record.currency}")
-    for problem in trouble:
-        write_note(f"does not add up: {problem}")
-    return 1 if trouble else 0
+
+
+def _terms(price: CompiledRate) -> str:
+    return f"{price.amount_text} / {price.per}"
+
+
+def _derived_row(one: DerivedLine) -> dict[str, Any]:
+    price = one.price
+    row: dict[str, Any] = {
+        "meter": one.line.meter,
+        "price_id": one.line.price_id,
+        "quantity": one.line.quantity,
+        "problem": one.problem,
+    }
+    if price is None:
+        return row
+    listed = price.listed or price
+    return row | {
+        "unit_price": price.amount_text,
+        "per": str(price.per),
+        "cost": pico_to_text(cost_at(one.line, price)),
+        "list_unit_price": listed.amount_text,
+        "list_cost": pico_to_text(cost_at(one.line, listed)),
+        "override": price.agreement,
+        "source": price.rate.source,
+        "checked_at": price.rate.checked_at.isoformat(),
+    }
 
 
 def derive_cost(line: LedgerLine) -> int:

@@ -1,4 +1,7 @@
-"""``taximeter prices``. Must never change a price."""
+"""``taximeter prices``: the prices in force, and why one applies. Must never change a price.
+
+What changes them is in ``gateway.commands.price_changes`` and ``gateway.commands.candidates``.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -6,8 +9,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from gateway.clock import SystemClock
+from gateway.commands import candidates, price_changes
+from gateway.commands.books import read_book
 from gateway.commands.cards import add_payer, add_provider_and_at, find_cards, payer_of
-from gateway.commands.context import read_book, read_settings
+from gateway.commands.context import read_settings
 from gateway.commands.entities import instant_text
 from gateway.commands.output import write_fields, write_json, write_line, write_table
 from gateway.commands.parsing import Actions, add_json, parse_count
@@ -50,10 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_provider_and_at(show)
     add_payer(show)
     add_json(show)
+    candidates.add_arguments(actions)
+    price_changes.add_arguments(actions)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show prices.
+    """Show prices, or change them.
 
     Args:
         args: As parsed.
@@ -61,6 +68,11 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         Exit code.
     """
+    work = {**candidates.ACTIONS, **price_changes.ACTIONS}.get(args.action)
+    return _show(args) if work is None else work(args)
+
+
+def _show(args: argparse.Namespace) -> int:
     at: datetime = args.at or SystemClock().now()
     book, payer = read_book(read_settings(args)), payer_of(args)
     cards = find_cards(args, book, at, payer)

@@ -3,7 +3,7 @@
 Must never keep a database session open while its caller does something slow.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -34,6 +34,7 @@ from gateway.ledger.filters import (
     within,
 )
 from gateway.ledger.history import CallHistory, HistoryQuery, load_history
+from gateway.ledger.priced import load_priced
 from gateway.ledger.quantities import (
     UseQuery,
     count_unknown,
@@ -50,6 +51,8 @@ from gateway.ledger.usage import UsageQuery, UsageRow, load_usage
 from gateway.tables import records
 from pricing.commitments import Coverage, Use
 from pricing.months import Span
+from pricing.sku import PriceId
+from pricing.usage import Quantity
 
 _BATCH_ROWS: Final = 500
 
@@ -194,6 +197,27 @@ class Queries:
             with self._connected() as connection:
                 found = load_uses(connection, replace(query, span=day))
             yield from found
+
+    def sum_priced(self, span: Span, step: Callable[[], None]) -> Mapping[PriceId, Quantity]:
+        """Add up what was counted at each price id, in bounded memory.
+
+        Args:
+            span: When the calls began.
+            step: Called after each day.
+
+        Returns:
+            Quantity by price id.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        sums: dict[PriceId, Quantity] = {}
+        for day in self._days(span):
+            with self._connected() as connection:
+                for price_id, quantity in load_priced(connection, day).items():
+                    sums[price_id] = sums.get(price_id, 0) + quantity
+            step()
+        return sums
 
     def stream_spans(self, covers: Coverage, span: Span) -> Iterator[tuple[int, int]]:
         """Read when calls were open, over any span of time, in bounded memory.

@@ -221,6 +221,30 @@ class PriceDesk:
             change.decide(name, "approved", who_why, effective_from=start, became=made[0].version)
         return tuple(made)
 
+    def preview(self, name: str) -> BookVersion:
+        """Tell what would be in force if a version were approved now, whatever that undoes.
+
+        Args:
+            name: A candidate; another version is taken as it is.
+
+        Returns:
+            The version, not recorded.
+
+        Raises:
+            PriceRefused: There is no such version.
+            StoreUnavailable: The database cannot be reached.
+        """
+        versions = {one.version: one for one in self._store.list_versions()}
+        found = versions.get(name)
+        if found is None:
+            raise PriceRefused(f"there is no price book version {name}", kind="unknown")
+        if found.status != "candidate":
+            return found.describe()
+        base = self._store.current_at(self._store.clock.now())
+        origin = Manifest(providers={}) if found.base is None else versions[found.base].manifest
+        manifest = _merged(found, origin, base, replaces=True)
+        return describe_version(name, manifest, recorded_at=found.proposed_at, note=found.why)
+
     def reject(self, name: str, signed: Signature) -> StoredVersion:
         """Decide that a version is not to hold.
 

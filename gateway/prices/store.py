@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from pricing.book import (
     object_name,
     read_versions,
 )
+from pricing.book import load_book as load_shipped
 from pricing.manifest import Manifest
 from pricing.shelf import NoSuchVersion
 
@@ -336,10 +338,10 @@ class PriceStore:
             if one.version == version:
                 return one
         known = ", ".join(one.version for one in versions[-10:]) or "none"
-        raise NoSuchVersion(f"no price book version {version}; the newest are: {known}")
+        raise NoSuchVersion(f"no price book version {version}; there are: {known}")
 
     def load_book(self, version: str | None = None, providers: Iterable[str] | None = None) -> Book:
-        """Load a version, whatever its status.
+        """Load a version, whatever its status, or a shipped one that is not recorded yet.
 
         Args:
             version: Its name; ``None`` for the one calls are priced with now.
@@ -357,6 +359,10 @@ class PriceStore:
                 return self.open_book(self.current_at(self.clock.now()), providers)
             return self.open_book(self.find_version(version).describe(), providers)
         except NoSuchVersion as unknown:
+            # No gateway of this version has started here yet.
+            shipped = {one.version for one in read_versions(self._catalog)}
+            if version in {None, *shipped} or not self.list_versions():
+                return load_shipped(version, self._catalog, providers)
             raise BookBroken([str(unknown)]) from unknown
 
     def find_book(self, version: str, provider: str) -> Book:
@@ -430,6 +436,15 @@ class PriceStore:
     def _read(self) -> Iterator[Connection]:
         with store_errors(), reading(self._engine).connect() as connection:
             yield connection
+
+
+def program_name() -> str:
+    """Name the program as the recorder of what came with it.
+
+    Returns:
+        Such as ``taximeter 1.2.0``.
+    """
+    return f"taximeter {version_of('taximeter')}"
 
 
 def in_force(versions: Iterable[StoredVersion]) -> tuple[BookVersion, ...]:

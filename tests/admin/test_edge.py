@@ -57,7 +57,7 @@ def test_the_scheme_is_spelled_either_way(world: World):
         ("GET /teams/no-such", {}, 404, "not_found"),
         ("GET /teams/%00", {}, 404, "not_found"),
         ("PUT /teams", {}, 405, "method_not_allowed"),
-        ("POST /prices", {"json": {}}, 405, "method_not_allowed"),
+        ("PUT /prices", {"json": {}}, 405, "method_not_allowed"),
         ("POST /teams", {"content": b"{"}, 400, "invalid_request"),
         ("POST /teams", {"content": b"\xff"}, 400, "invalid_request"),
         ("POST /teams", {"content": b"[" * 100_000}, 400, "invalid_request"),
@@ -250,9 +250,9 @@ def test_the_document_knows_the_contract(world: World):
         *(f"/api/v1/{noun}" for noun in nouns),
         *(f"/api/v1/{noun}/{{id}}" for noun in nouns),
         *(f"/api/v1/{noun}" for noun in ("ledger", "usage", "prices", "estimates")),
-        *(f"/api/v1/{noun}" for noun in ("commitments", "shared-costs")),
+        *(f"/api/v1/{noun}" for noun in ("commitments", "shared-costs", "prices/versions")),
         "/healthz",
         "/readyz",
     }
-    assert "post" not in document["paths"]["/api/v1/prices"]
+    assert {"get", "post"} == document["paths"]["/api/v1/prices"].keys()
     assert TOKEN not in json.dumps(document)

@@ -25,7 +25,8 @@ from gateway.ledger.migrate import upgrade
 from gateway.ledger.queries import Queries
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.store import LedgerStore, open_engine
-from gateway.prices.current import Prices
+from gateway.prices.current import Prices, Term
+from gateway.prices.store import PriceStore
 from gateway.running import DirectoryFollower
 from gateway.settings import load_settings
 from pricing.book import Book, load_book
@@ -150,6 +151,7 @@ class World:
             journal=self.mailbox,
             clock=self.clock,
         )
+        self.versions = PriceStore(self.engine, self.clock)
         self.ready = {"journal": True, "ledger": True, "price_book": True}
         self.parts = ControlParts(
             settings=settings,
@@ -161,6 +163,8 @@ class World:
             budgets=self.budgets,
             prices=Prices(the_book()),
             find_whole=lambda _: the_book(),
+            versions=self.versions,
+            on_price_change=self.reload_prices,
             clock=self.clock,
             flush=self.mailbox.flush,
             on_change=self.follower.reload,
@@ -170,6 +174,11 @@ class World:
         )
         self.app: FastAPI = build_control_app(self.parts)
         asyncio.run(self.follower.reload())
+
+    async def reload_prices(self) -> None:
+        """Put the version in force that the database says holds now."""
+        book = await asyncio.to_thread(self.versions.load_book)
+        self.parts.prices.put([Term(book=book)], self.clock.now())
 
     def rebuild(self, **changes: Any) -> None:
         """Build the app again with other parts."""

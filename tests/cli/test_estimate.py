@@ -174,7 +174,7 @@ def test_messages_are_counted_and_bounded(shell, shape):
 def test_the_same_call_on_other_models(shell):
     """An aligned table with how many times the first one's cost it is, and the same as JSON."""
     line = (*CALL, "--output-tokens", "100", "--max-output-tokens", "100", "--no-history")
-    others = ("--compare", "claude-sonnet-4-5,demo-chat")
+    others = ("--compare", "anthropic/claude-sonnet-4-5,demo-chat")
     table = shell.run(*line, *others).out.partition("the same call")[2].splitlines()
     rows = json.loads(shell.run(*line, *others, "--json").out)["comparison"]
 
@@ -191,7 +191,13 @@ def test_the_same_call_on_other_models(shell):
 def test_usage_is_compared_at_its_exact_cost(shell):
     """What a model does not sell is counted as plain tokens there, and said."""
     answer = shell.run(
-        *("estimate", "--model", "claude-sonnet-4-5", "--usage", "cache_write=1000,output=10"),
+        *(
+            "estimate",
+            "--model",
+            "anthropic/claude-sonnet-4-5",
+            "--usage",
+            "cache_write=1000,output=10",
+        ),
         *("--compare", "demo-chat"),
     )
 

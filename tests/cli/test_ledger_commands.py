@@ -228,7 +228,14 @@ def test_a_record_shows_how_its_cost_came_about(shell, journal):
     assert shown.code == 0
     assert "1000 x 1.25 / 1000000  0.00125  0.00125" in shown.out
     assert plain["cost"] == "0.00125"
-    assert plain["derived"] == {"ok": True, "problems": []}
+    assert "price book 2026-11-23.1 says the same of every line" in shown.out
+    derived = plain["derived"]
+    assert (derived["ok"], derived["problems"]) == (True, [])
+    (line,) = derived["lines"]
+    assert ("1.25", "1000000", "0.00125", None) == (
+        *(line[name] for name in ("unit_price", "per", "cost", "override")),
+    )
+    assert line["source"].startswith("https://")
     assert shell.run("ledger", "show", "01NOBODY").code == 1
 
 

@@ -226,6 +226,13 @@ def test_an_unknown_version_is_refused_with_what_there_is(store):
         store.known_at(START - timedelta(days=1))
 
 
+def test_a_shipped_version_is_found_before_it_is_recorded(store):
+    """Calls of an earlier program are priced before a gateway of this one has started."""
+    assert Decimal(1) == store.find_book("v1", "p").rates[0].amount
+    assert "v1" == store.load_book().version.version
+    assert () == store.list_versions()
+
+
 def test_a_database_that_is_away_is_said_to_be(absent_engine, catalog):
     """As for everything else that is kept there."""
     with pytest.raises(StoreUnavailable):

@@ -63,6 +63,13 @@ def test_a_price_of_the_same_day_is_put_right():
     assert ["2"] == amounts(with_rate([rate("input", "1")], rate("input", "2")), START)
 
 
+def test_the_price_there_is_changes_nothing():
+    """However it is written."""
+    old = rate("input", "1")
+
+    assert (old,) == with_rate([old], rate("input", "0.001", per=1000, valid_from=LATER))
+
+
 def test_a_known_later_price_is_not_lost_in_silence():
     """Nobody forgets an announced price by mistake."""
     announced = [rate("input", "1", valid_to=LATER), rate("input", "2", valid_from=LATER)]

@@ -1,0 +1,264 @@
+"""``taximeter prices set | override | end-override``: each makes a version, nothing is edited.
+
+Must never take a price from anything but its own arguments.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from gateway.clock import SystemClock
+from gateway.commands.books import opened_prices
+from gateway.commands.context import actor_name, read_settings
+from gateway.commands.entities import instant_text
+from gateway.commands.output import CommandFailed, write_fields, write_json
+from gateway.commands.parsing import Actions, add_json, parse_count, parse_instant
+from gateway.prices.desk import Signature
+from gateway.prices.edits import NewModel, OverrideWish, RateWish, Wishes, to_edit
+from gateway.prices.rows import StoredVersion
+from pricing.meters import Meter
+from pricing.sku import STANDARD_TIER
+
+Work = Callable[[argparse.Namespace], int]
+
+
+def add_arguments(actions: Actions) -> None:
+    """Declare the actions that change prices.
+
+    Args:
+        actions: Those of ``taximeter prices``.
+    """
+    put = actions.add(
+        "set",
+        "set a dated price; the one before it ends where it starts",
+        'set openai/gpt-5 input 1.10 --why "price cut of 2026-12-01" --valid-from 2026-12-01\n'
+        'set acme/large input 2 --new-model --context-tokens 128000 --why "contract 9"',
+    )
+    put.add_argument("model", metavar="PROVIDER/MODEL", help="catalog provider and model")
+    put.add_argument("meter", type=parse_meter, metavar="METER", help="such as input or output")
+    put.add_argument("amount", help="decimal, in --currency for --per units")
+    put.add_argument("--per", type=parse_count, default=1_000_000, help="units (1,000,000)")
+    put.add_argument("--tier", default=STANDARD_TIER, help="service tier (standard)")
+    _add_further(put)
+    put.add_argument("--hours", help='weekly window, such as "Mon-Fri 16:30-00:30 UTC"')
+    put.add_argument("--source", help="page or contract it stands on (the reason)")
+    put.add_argument("--new-model", action="store_true", help="add the model, which is not known")
+    put.add_argument("--alias", action="append", default=[], help="another name of a new model")
+    put.add_argument("--context-tokens", type=parse_count, metavar="N", help="of a new model")
+    put.add_argument("--output-tokens", type=parse_count, metavar="N", help="of a new model")
+    _add_dates(put)
+    add_signature(put)
+    override = actions.add(
+        "override",
+        "set a negotiated rate beside the published price",
+        'override search-2027 --team search --percent -15 --why "contract 7"\n'
+        "override flat --provider openai --model gpt-5 --meter input --amount 1 --per 1000000 "
+        '--why "contract 8"',
+    )
+    override.add_argument("id", help="its name; unique")
+    for name in ("organization", "team", "project", "provider", "model"):
+        override.add_argument(f"--{name}", help=f"holds for this {name} only")
+    override.add_argument("--meter", type=parse_meter, help="holds for this meter only")
+    override.add_argument("--tier", help="holds in this service tier only")
+    override.add_argument("--percent", help="added to the published price; -15 takes 15 %% off")
+    override.add_argument("--amount", help="replaces the published price")
+    override.add_argument("--per", type=parse_count, help="units the amount is for")
+    _add_further(override)
+    _add_dates(override)
+    add_signature(override)
+    end = actions.add(
+        "end-override",
+        "end a negotiated rate",
+        'end-override search-2027 --at 2027-12-31 --why "not renewed"',
+    )
+    end.add_argument("id", help="its name")
+    end.add_argument(
+        "--at", type=parse_instant, metavar="T", help="first instant it no longer holds (now)"
+    )
+    add_signature(end)
+
+
+def add_signature(parser: argparse.ArgumentParser) -> None:
+    """Add ``--why``, ``--effective-from`` and ``--json``.
+
+    Args:
+        parser: That of something that changes prices.
+    """
+    parser.add_argument("--why", required=True, help="for whoever asks later")
+    parser.add_argument(
+        "--effective-from",
+        type=parse_instant,
+        metavar="T",
+        help="first instant calls are priced with the new version (now)",
+    )
+    add_json(parser)
+
+
+def _add_further(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--over", type=parse_count, help="prompts of more tokens than this")
+    parser.add_argument("--region", help="region class, such as eu")
+    parser.add_argument("--variant", help="make, such as 1024x1024")
+    parser.add_argument("--currency", default="USD", help="ISO 4217 code (USD)")
+
+
+def _add_dates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--valid-from", type=parse_instant, metavar="T", help="first instant it holds (at once)"
+    )
+    parser.add_argument(
+        "--valid-to", type=parse_instant, metavar="T", help="first instant it no longer holds"
+    )
+
+
+def parse_meter(text: str) -> Meter:
+    """Read a meter.
+
+    Args:
+        text: Its name.
+
+    Returns:
+        The meter.
+
+    Raises:
+        ArgumentTypeError: There is none of that name.
+    """
+    if text not in set(Meter):
+        known = ", ".join(meter.value for meter in Meter)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a meter; there are {known}")
+    return Meter(text)
+
+
+def _set(args: argparse.Namespace) -> int:
+    provider, slash, model = args.model.partition("/")
+    if not slash or not provider or not model:
+        raise CommandFailed(f"{args.model!r} is not provider/model", exit_code=2)
+    new = None
+    if args.new_model:
+        new = NewModel(
+            aliases=tuple(args.alias),
+            context_tokens_max=args.context_tokens,
+            output_tokens_max=args.output_tokens,
+        )
+    rate = RateWish(
+        provider=_catalog_name(args, provider),
+        model=model,
+        meter=args.meter,
+        amount=args.amount,
+        per=args.per,
+        tier=args.tier,
+        over=args.over,
+        region=args.region,
+        variant=args.variant,
+        hours=args.hours,
+        currency=args.currency,
+        valid_from=args.valid_from,
+        valid_to=args.valid_to,
+        source=args.source,
+        new_model=new,
+    )
+    return _post(args, Wishes(rates=[rate]))
+
+
+def _override(args: argparse.Namespace) -> int:
+    override = OverrideWish(
+        id=args.id,
+        organization=args.organization,
+        team=args.team,
+        project=args.project,
+        provider=None if args.provider is None else _catalog_name(args, args.provider),
+        model=args.model,
+        meter=args.meter,
+        tier=args.tier,
+        over=args.over,
+        region=args.region,
+        variant=args.variant,
+        percent=args.percent,
+        amount=args.amount,
+        per=args.per,
+        currency=args.currency,
+        valid_from=args.valid_from,
+        valid_to=args.valid_to,
+    )
+    return _post(args, Wishes(overrides=[override]))
+
+
+def _end(args: argparse.Namespace) -> int:
+    at: datetime = args.at or SystemClock().now()
+    return _post(args, Wishes(ends=[(args.id, at)]))
+
+
+def _catalog_name(args: argparse.Namespace, provider: str) -> str:
+    configured = read_settings(args).providers.get(provider)
+    return provider if configured is None or configured.priced_as is None else configured.priced_as
+
+
+def _post(args: argparse.Namespace, wishes: Wishes) -> int:
+    signed = Signature(who=actor_name(), why=args.why)
+    with opened_prices(args) as (store, desk):
+        edit = to_edit(wishes, signed, args.effective_from or store.clock.now())
+        made = desk.post(edit, signed, args.effective_from)
+        current = store.current_at(store.clock.now()).version
+    return write_versions(args, made, current)
+
+
+def write_versions(
+    args: argparse.Namespace, versions: Sequence[StoredVersion], current: str
+) -> int:
+    """Show versions that were made or decided about.
+
+    Args:
+        args: With ``json``.
+        versions: The version, and those made for versions that take effect later.
+        current: Name of the version calls are priced with now.
+
+    Returns:
+        Exit code.
+    """
+    if args.json:
+        write_json([version_to_public(one, current) for one in versions])
+        return 0
+    for one in versions:
+        start = "" if one.effective_from is None else f", from {instant_text(one.effective_from)}"
+        write_fields(
+            [
+                ("price book", one.version),
+                ("status", f"{one.status}{start}"),
+                ("made from", one.base or ""),
+                ("by", one.decided_by or one.recorded_by),
+                ("why", one.decided_why or one.why),
+            ]
+        )
+    return 0
+
+
+def version_to_public(stored: StoredVersion, current: str) -> dict[str, Any]:
+    """Write a version the way the API shows it.
+
+    Args:
+        stored: As it stands.
+        current: Name of the version calls are priced with.
+
+    Returns:
+        JSON.
+    """
+    start = stored.effective_from
+    return {
+        "version": stored.version,
+        "status": stored.status,
+        "origin": stored.origin,
+        "base": stored.base,
+        "digest": stored.digest,
+        "proposed_at": instant_text(stored.proposed_at),
+        "recorded_at": instant_text(stored.recorded_at),
+        "effective_from": None if start is None else instant_text(start),
+        "recorded_by": stored.recorded_by,
+        "why": stored.why,
+        "decided_by": stored.decided_by,
+        "decided_why": stored.decided_why,
+        "became": stored.became,
+        "is_current": stored.version == current,
+    }
+
+
+ACTIONS: Final[Mapping[str, Work]] = {"set": _set, "override": _override, "end-override": _end}
