@@ -44,7 +44,7 @@ from gateway.tables import record_lines, records, shipped
 # The newest revision in gateway/ledger/migrations; compared with the database at every start
 # without importing Alembic, which takes longer than the comparison. tests/ledger/test_store.py
 # checks that it is the newest.
-SCHEMA_REVISION: Final = "0001"
+SCHEMA_REVISION: Final = "0003"
 
 _URL_FORMS: Final = "sqlite:///file.db or postgresql://user:password@host:port/database"
 _BUSY_S_MAX: Final = 10
@@ -217,7 +217,8 @@ class _BulkInsert:
             return
         for row in rows:
             for name in self._json_columns:
-                row[name] = _to_json(row[name])
+                if row[name] is not None:
+                    row[name] = _to_json(row[name])
         values: Any = [self._values_of(row) for row in rows] if self._by_position else rows
         connection.exec_driver_sql(self._sql, values)
 

@@ -1,17 +1,55 @@
 """Bringing a database up to date, and telling whether it is."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
+from gateway.ledger.chain import GENESIS
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.migrate import SchemaUnknown, alembic_config, upgrade
+from gateway.ledger.queries import Queries
 from gateway.ledger.store import SCHEMA_REVISION, is_current
 from gateway.tables import metadata
+
+# A record as version 0.1.0 hashed it, and its row.
+_OLD_RECORD = (
+    '{"type":"record","id":"A","seq":1,"started_at_us":5,"ended_at_us":6,"outcome":"refused",'
+    '"http_status":429,"stream":false,"api":"openai.chat","provider":null,'
+    '"model_requested":"gpt-5","model":null,"provider_request_id":null,"organization":null,'
+    '"team":null,"project":null,"key":null,"user":null,"tags":{"a":"1","b":"2"},"usage":{},'
+    '"input_total":0,"output_total":0,"basis":"none","user_input_tokens":null,"currency":"USD",'
+    '"cost_pico":0,"list_cost_pico":0,"provider_cost_pico":null,"price_version":null,'
+    '"cost_status":"final","lines":[],"corrects":null,"flags":["odd"],"ceiling_pico":null,'
+    '"ceiling_tokens":null}'
+)
+_OLD_ROW = {
+    "id": "A",
+    "seq": 1,
+    "started_at_us": 5,
+    "ended_at_us": 6,
+    "outcome": "refused",
+    "http_status": 429,
+    "stream": False,
+    "api": "openai.chat",
+    "model_requested": "gpt-5",
+    "tags": '{"b": "2", "a": "1"}',
+    "usage": "{}",
+    "input_total": 0,
+    "output_total": 0,
+    "basis": "none",
+    "currency": "USD",
+    "cost_pico": 0,
+    "list_cost_pico": 0,
+    "cost_status": "final",
+    "flags": '["odd"]',
+}
 
 
 def test_the_newest_revision_is_the_one_the_store_expects():
@@ -73,9 +111,37 @@ def test_a_missing_database_cannot_be_upgraded(absent_engine):
         upgrade(absent_engine)
 
 
-def test_a_revision_cannot_be_taken_back():
+def test_records_of_the_first_revision_keep_their_hash(engine):
+    """The chain of an old database verifies after the upgrade, and says nothing it never knew."""
+    with engine.begin() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        digest = hashlib.sha256((GENESIS + _OLD_RECORD).encode()).hexdigest()
+        names = ", ".join(f'"{name}"' for name in _OLD_ROW)
+        places = ", ".join(f":{name}" for name in _OLD_ROW)
+        connection.execute(
+            text(
+                f"INSERT INTO records ({names}, writer, prev_hash, hash) "
+                f"VALUES ({places}, 'w-1', '{GENESIS}', '{digest}')"
+            ),
+            _OLD_ROW,
+        )
+        connection.execute(text(f"INSERT INTO shipped VALUES ('w-1', 1, 1, 1, '{digest}')"))
+
+    upgrade(engine)
+
+    found = Queries(engine).find_record("A")
+    assert [] == list(Queries(engine).verify())
+    assert found is not None
+    assert not found.priced_as
+    assert _OLD_RECORD.encode() == msgspec.json.encode(found, order="deterministic")
+
+
+@pytest.mark.parametrize("revision_id", ["0001", "0003"])
+def test_a_revision_cannot_be_taken_back(revision_id):
     """Going back would lose records."""
-    revision = ScriptDirectory.from_config(alembic_config()).get_revision("0001")
+    revision = ScriptDirectory.from_config(alembic_config()).get_revision(revision_id)
 
     with pytest.raises(NotImplementedError, match="backup"):
         revision.module.downgrade()
