@@ -41,6 +41,10 @@ check: $(VENV)/.ready-dev  ## Check format, lint, types, import contracts and ho
 bench: $(VENV)/.ready-dev  ## Measure the gateway against a bare proxy and write bench/RESULTS.md.
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: catalog
+catalog: $(VENV)/.ready-dev  ## Publish a catalog from the installed lists (ARGS="--version V --at T --note N").
+	@$(BIN)/python -m pricing.importers.publish $(ARGS)
+
 .PHONY: cover
 cover: $(VENV)/.ready-dev  ## Run every test and show which branches none of them took.
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --cov --cov-report=term $(ARGS)

@@ -21,7 +21,8 @@ from gateway.ledger.lines import to_ledger_lines, to_ledger_usage
 from gateway.ledger.migrate import upgrade
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.store import LedgerStore, open_engine
-from gateway.price_versions import PublishedVersions
+from gateway.price_versions import GatewayVersions
+from gateway.prices.store import PriceStore
 from gateway.rerate_runs import RerateRequest, Rerates
 from gateway.settings import Settings
 from gateway.settlement import Served, rate_call
@@ -39,15 +40,15 @@ _MODELS: Final = (("openai", "gpt-5"), ("openai", "gpt-4o"), ("gemini", "gemini-
 _FASTEST_OF: Final = 3
 
 
-class _DearerVersions(PublishedVersions):
-    """The published versions, and the newest once more with everything dearer for half the teams.
+class _DearerVersions(GatewayVersions):
+    """The shipped versions, and the newest once more with everything dearer for half the teams.
 
     Attributes:
         version: The name of that one.
     """
 
-    def __init__(self) -> None:
-        super().__init__(Settings())
+    def __init__(self, store: PriceStore) -> None:
+        super().__init__(Settings(), store)
         self._plain = load_book()
         described = self._plain.version
         self.version = f"{described.version}+dearer"
@@ -145,7 +146,9 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="taximeter-bench-") as folder:
         engine = open_engine(f"sqlite:///{Path(folder)}/ledger.db")
         upgrade(engine)
-        versions = _DearerVersions()
+        store = PriceStore(engine)
+        store.record_shipped("bench")
+        versions = _DearerVersions(store)
         _fill(LedgerStore(engine), count)
         rerates = Rerates(engine, versions, SystemClock())
         request = RerateRequest(

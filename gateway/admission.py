@@ -23,6 +23,7 @@ from gateway.headers import CREDENTIALS, RawHeaders
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import Intent
+from gateway.prices.current import Prices
 from gateway.refusals import (
     RETRY_AFTER_S_MAX,
     BudgetRefused,
@@ -73,6 +74,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
         user: End user as the request named it.
         tags: Tags in force.
         flags: What was odd, in words.
+        book: The version everything about it is priced with.
         card: Prices in force; ``None`` for an unpriced model that is allowed.
         gpus: GPUs it keeps busy; 0 where time has no price.
         sent_s: When it was sent, on the monotonic clock.
@@ -101,6 +103,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
     user: str | None = None
     tags: Mapping[str, str] = NO_TAGS
     flags: list[str] = []
+    book: Book | None = None
     card: RateCard | None = None
     gpus: int = 0
     sent_s: float = 0.0
@@ -162,7 +165,7 @@ class Admission:
     Attributes:
         directory: Who may call.
         router: Who serves what.
-        book: Prices.
+        prices: The book that holds at an instant.
         budgets: Where the ceiling is held.
         journal: Where the intent is written.
         policy: Settings that decide.
@@ -170,7 +173,7 @@ class Admission:
 
     directory: Directory
     router: Router
-    book: Book
+    prices: Prices
     budgets: BudgetStore
     journal: IntentJournal
     policy: AdmissionPolicy
@@ -228,7 +231,8 @@ class Admission:
         assert call.surface is not None
         assert call.facts is not None
         assert call.caller is not None
-        call.provider, call.model = self.router.find_provider(call.surface, call.facts.model)
+        book = call.book = self.prices.at(call.at)
+        call.provider, call.model = self.router.find_provider(call.surface, call.facts.model, book)
         if not is_model_allowed(call.caller, call.provider.id, call.model):
             raise ModelNotAllowed(
                 call.facts.model, f"key {call.caller.key!r} may not call it; ask an admin"
@@ -286,7 +290,8 @@ class Admission:
         assert call.caller is not None
         assert call.provider is not None
         assert call.facts is not None
-        call.card = self.book.find_card(
+        assert call.book is not None
+        call.card = call.book.find_card(
             call.provider.priced_as,
             call.provider.model_behind(call.model),
             call.at,
@@ -392,8 +397,9 @@ class Admission:
 
     def _allow_unpriced(self, call: OpenCall, reason: str) -> None:
         assert call.provider is not None
+        assert call.book is not None
         if self.policy.unpriced == "block":
-            raise UnpricedModel(call.provider.id, call.model, self.book.version.version, reason)
+            raise UnpricedModel(call.provider.id, call.model, call.book.version.version, reason)
         call.flags.append(f"unpriced: {reason}")
 
 

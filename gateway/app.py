@@ -48,14 +48,19 @@ from gateway.ledger.shipper import Shipper
 from gateway.ledger.store import LedgerStore, is_current, open_engine
 from gateway.metrics import Metrics, Probes
 from gateway.models_list import list_models
-from gateway.own_rates import book_finder, fleet_of, open_book
+from gateway.own_rates import add_own_prices, book_finder, fleet_of, open_book
+from gateway.prices.current import Prices
+from gateway.prices.follower import PricesFollower
+from gateway.prices.rows import StoredVersion
+from gateway.prices.store import PriceStore
 from gateway.refusals import Refusal, to_error
 from gateway.routes import Provider, Router
 from gateway.running import DirectoryFollower
 from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
 from gateway.upstream import HttpUpstream
-from pricing.book import Book
+from gateway.welcome import Welcome, say
+from pricing.book import Book, BookVersion
 
 log = logging.getLogger("taximeter")
 
@@ -66,27 +71,6 @@ _BILLS_ON: Final = frozenset({"bedrock", "groq", "gemini", "vertex", "mistral", 
 _GC_FIRST: Final = 50_000
 _SWITCH_S: Final = 0.0005
 _STOP_S_MAX: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Welcome:
-    """What the first lines on the terminal say.
-
-    Attributes:
-        address: Where the gateway listens.
-        admin_token: Shown only when it was made by this start.
-        key: Secret of the first key; shown only when it was made by this start.
-        model: A model that can be called at once.
-        ready_s: How long the start took.
-        aborted: Calls of an earlier process that were open and now have a record.
-    """
-
-    address: str
-    admin_token: str | None
-    key: str | None
-    model: str
-    ready_s: float
-    aborted: int
 
 
 def serve(settings: Settings) -> int:
@@ -115,17 +99,19 @@ def serve(settings: Settings) -> int:
 
 async def _run(settings: Settings, started_s: float) -> None:
     clock, ids = SystemClock(), IdSource()
-    book = open_book(settings, providers=priced_providers(settings))
     engine = open_engine(settings.storage.database_url)
     if not is_current(engine):
         await _upgrade(settings.storage.database_url)
-    store = LedgerStore(engine)
+    store, versions = LedgerStore(engine), PriceStore(engine, clock)
+    follower = prices_follower(settings, versions, clock)
+    _tell_waiting(await asyncio.to_thread(versions.record_shipped, program_name()))
+    prices = await follower.open()
     journal, report = recover(
         settings.storage.journal_dir,
         store,
         now_us=epoch_us(clock.now()),
         fsync=settings.storage.fsync,
-        find_book=book_finder(settings),
+        find_book=book_finder(settings, versions.load_book),
     )
     _tell(report)
     async with contextlib.AsyncExitStack() as exits:
@@ -139,7 +125,9 @@ async def _run(settings: Settings, started_s: float) -> None:
                 settings=settings,
                 clock=clock,
                 ids=ids,
-                book=book,
+                prices=prices,
+                prices_follower=follower,
+                versions=versions,
                 engine=engine,
                 journal=journal,
                 shipper=shipper,
@@ -148,8 +136,8 @@ async def _run(settings: Settings, started_s: float) -> None:
         exits.callback(gateway.tokenizer.stop)
         secret = await asyncio.to_thread(gateway.directory.first_start)
         await gateway.follower.reload()
-        follow = asyncio.create_task(gateway.follower.follow())
-        exits.callback(follow.cancel)
+        for one in (gateway.follower.follow(), follower.follow()):
+            exits.callback(asyncio.create_task(one).cancel)
         welcome = Welcome(
             address=f"http://{settings.server.host}:{settings.server.port}",
             admin_token=gateway.fresh_token,
@@ -245,39 +233,6 @@ async def _wait_listening(host: str, port: int) -> None:
         return
 
 
-def say(welcome: Welcome, ready_s: float) -> None:
-    """Print the first lines: where it is, what opens it, one call that works.
-
-    Args:
-        welcome: What to say.
-        ready_s: How long the start took.
-    """
-    lines = [f"taximeter is ready on {welcome.address} (in {ready_s:.1f} s)"]
-    if welcome.aborted:
-        lines.append(
-            f"  {welcome.aborted} calls of an earlier run were open; they have records now"
-        )
-    if welcome.admin_token is not None:
-        lines.append(f"  admin token   {welcome.admin_token}")
-    if welcome.key is not None:
-        body = json.dumps(
-            {"model": welcome.model, "messages": [{"role": "user", "content": "Hello"}]}
-        )
-        lines += [
-            f"  key           {welcome.key}",
-            "  Both are shown this once. Try:",
-            "",
-            f"curl -i {welcome.address}/v1/chat/completions \\",
-            f"  -H 'Authorization: Bearer {welcome.key}' \\",
-            "  -H 'Content-Type: application/json' \\",
-            f"  -d '{body}'",
-            "",
-        ]
-    lines.append(f"  docs {welcome.address}/docs   metrics {welcome.address}/metrics")
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
-
-
 def _tell(report: RecoveryReport) -> None:
     log.info(
         "journal recovered aborted=%d shipped=%d torn_bytes=%d damaged=%d",
@@ -310,6 +265,44 @@ def admin_token_of(settings: Settings) -> tuple[str, bool]:
     with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(token + "\n")
     return token, True
+
+
+def program_name() -> str:
+    """Name the program as the recorder of what came with it.
+
+    Returns:
+        Such as ``taximeter 1.2.0``.
+    """
+    return f"taximeter {version_of('taximeter')}"
+
+
+def prices_follower(settings: Settings, versions: PriceStore, clock: SystemClock) -> PricesFollower:
+    """Make what keeps the prices of the path as the database says.
+
+    Args:
+        settings: For the providers calls can need, and GPUs of one's own.
+        versions: The versions of the price book.
+        clock: What time it is.
+
+    Returns:
+        A follower that has read nothing yet.
+    """
+    providers = priced_providers(settings)
+
+    def open_part(version: BookVersion) -> Book:
+        return add_own_prices(versions.open_book(version, providers), settings)
+
+    return PricesFollower(store=versions, open_book=open_part, clock=clock)
+
+
+def _tell_waiting(waiting: Sequence[StoredVersion]) -> None:
+    for version in waiting:
+        log.warning(
+            "price book %s came with this version of taximeter and waits for approval, because "
+            "prices were changed here: compare it with `taximeter prices diff %s`",
+            version.version,
+            version.version,
+        )
 
 
 def build_providers(settings: Settings) -> dict[str, Provider]:
@@ -401,7 +394,9 @@ class _Base:
     settings: Settings
     clock: SystemClock
     ids: IdSource
-    book: Book
+    prices: Prices
+    prices_follower: PricesFollower
+    versions: PriceStore
     engine: Engine
     journal: Journal
     shipper: Shipper
@@ -416,7 +411,7 @@ class _Gateway:
     ) -> None:
         self._settings = settings = base.settings
         self._clock = clock = base.clock
-        self._book = book = base.book
+        self._prices = base.prices
         self._journal = journal = base.journal
         self._shipper = shipper = base.shipper
         ids, engine = base.ids, base.engine
@@ -432,12 +427,12 @@ class _Gateway:
             journal=_JournalCut(journal, shipper),
             clock=clock,
         )
-        self.router = Router(build_providers(settings), book)
+        self.router = Router(build_providers(settings))
         self.metrics = self._build_metrics()
         self._path = self._build_path(ids)
         self._admin_token, is_fresh = admin_token_of(settings)
         self.fresh_token = self._admin_token if is_fresh else None
-        self._control: AsgiApp = build_control_app(self._build_control(engine))
+        self._control: AsgiApp = build_control_app(self._build_control(base))
 
     async def __rsgi__(self, scope: RsgiScope, protocol: RsgiProtocol) -> None:
         """Take one HTTP request."""
@@ -455,7 +450,8 @@ class _Gateway:
 
     def some_model(self) -> str:
         """Name a model that can be called at once, for the first example."""
-        models = self.router.models(self._clock.now())
+        now = self._clock.now()
+        models = self.router.models(self._prices.at(now), now)
         return models[0][1] if models else "MODEL"
 
     async def wait_idle(self, seconds: float) -> None:
@@ -466,7 +462,7 @@ class _Gateway:
 
     def _build_metrics(self) -> Metrics:
         return Metrics(
-            book=self._book,
+            prices=self._prices,
             priced_as={p.id: p.priced_as for p in self.router.providers.values()},
             required_tags=frozenset(
                 name for name, rule in self._settings.tag_policy.items() if rule.required
@@ -486,7 +482,7 @@ class _Gateway:
         self._admission = Admission(
             directory=self.follower,
             router=self.router,
-            book=self._book,
+            prices=self._prices,
             budgets=self.budgets,
             journal=self._journal,
             policy=AdmissionPolicy(
@@ -497,7 +493,6 @@ class _Gateway:
         )
         endings = Endings(
             clock=self._clock,
-            book=self._book,
             budgets=self.budgets,
             journal=self._journal,
             counter=self.tokenizer,
@@ -515,17 +510,18 @@ class _Gateway:
             is_committing=metering.durability == "commit",
         )
 
-    def _build_control(self, engine: Engine) -> ControlParts:
+    def _build_control(self, base: _Base) -> ControlParts:
+        load_whole = partial(open_book, self._settings, load=base.versions.load_book)
         return ControlParts(
             settings=self._settings,
             admin_token=self._admin_token,
             version=version_of("taximeter"),
-            engine=engine,
+            engine=base.engine,
             directory=self.directory,
             queries=self.queries,
             budgets=self.budgets,
-            book=self._book,
-            whole_book=WholeBook(self._book, partial(open_book, self._settings)),
+            prices=self._prices,
+            find_whole=WholeBook(load_whole),
             clock=self._clock,
             flush=self._shipper.flush,
             on_change=self.follower.reload,
@@ -557,7 +553,10 @@ class _Gateway:
         try:
             self._admission.identify(call, client)
             assert call.caller is not None
-            status, body = 200, list_models(call.caller, self.router, self._book, call.at)
+            status, body = (
+                200,
+                list_models(call.caller, self.router, self._prices.at(call.at), call.at),
+            )
             shown = json.dumps(body).encode()
         except Refusal as refusal:
             error = to_error(refusal)

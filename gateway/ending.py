@@ -21,7 +21,6 @@ from gateway.ledger.lines import to_ledger_lines, to_ledger_usage, to_ledger_var
 from gateway.ledger.record import LedgerRecord, Outcome
 from gateway.settlement import NO_BILL, Bill, Served, rate_call
 from gateway.wire.facts import Answer
-from pricing.book import Book
 from pricing.meters import OUTPUT_METERS, Meter
 from pricing.selfhosted import gpu_seconds
 from pricing.sku import STANDARD_TIER
@@ -88,7 +87,6 @@ class Endings:
 
     Attributes:
         clock: When it ended.
-        book: Prices.
         budgets: Where holds are settled.
         journal: Where records are written.
         counter: Counts what the provider did not.
@@ -97,7 +95,6 @@ class Endings:
     """
 
     clock: Clock
-    book: Book
     budgets: BudgetStore
     journal: RecordJournal
     counter: TokenCounter
@@ -204,6 +201,7 @@ class Endings:
         assert call.provider is not None
         assert call.facts is not None
         assert call.hold is not None
+        assert call.book is not None
         answer = call.answer
         served = Served(
             priced_as=call.provider.priced_as,
@@ -216,7 +214,7 @@ class Endings:
             payer=None if call.caller is None else call.caller.payer,
             variants=answer.variants or call.facts.variants,
         )
-        bill = rate_call(usage, served, call.card, self.book)
+        bill = rate_call(usage, served, call.card, call.book)
         record = _to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
         tokens_in, tokens_out = record.input_total, record.output_total
         tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from gateway.budgets.rules import BudgetStatus, Unit
 from gateway.ledger.record import LedgerRecord
-from pricing.book import Book
+from gateway.prices.current import Prices
 from pricing.money import PICO_PER_UNIT
 from pricing.rates import BASE_BAND
 from pricing.sku import STANDARD_TIER
@@ -115,7 +115,7 @@ class Metrics(Collector):
     def __init__(
         self,
         *,
-        book: Book,
+        prices: Prices,
         priced_as: Mapping[str, str],
         required_tags: frozenset[str],
         probes: Probes,
@@ -123,12 +123,12 @@ class Metrics(Collector):
         """Start at zero.
 
         Args:
-            book: Prices; also the closed set of model labels.
+            prices: The book that holds; also the closed set of model labels.
             priced_as: Catalog provider of every configured provider.
             required_tags: Tags a call must carry to count as tagged; with none required, any tag.
             probes: Where gauges are read.
         """
-        self._book = book
+        self._prices_at = prices.at
         self._priced_as = priced_as
         self._required_tags = required_tags
         self._probes = probes
@@ -297,12 +297,13 @@ class Metrics(Collector):
 
     def _prices(self) -> Iterator[Metric]:
         now = self._probes.now()
+        book = self._prices_at(now)
         names = ("provider", "model", "meter", "price_version")
         prices = GaugeMetricFamily(
             "llm_price_usd_per_million", "Standard price in force of models seen.", labels=names
         )
         for provider, model in sorted(set(self._models.values())):
-            card = self._book.find_card(self._priced_as.get(provider, provider), model, now)
+            card = book.find_card(self._priced_as.get(provider, provider), model, now)
             for (tier, region, meter), bands in (card.rates if card else {}).items():
                 base = [c for c in bands if c.band == BASE_BAND]
                 if tier == STANDARD_TIER and region is None and base and card:
@@ -310,7 +311,7 @@ class Metrics(Collector):
                     labels = (provider, model, meter.value, card.version)
                     prices.add_metric(labels, pico / PICO_PER_UNIT)
         yield prices
-        age = (now - self._book.version.recorded_at).total_seconds()
+        age = (now - book.version.recorded_at).total_seconds()
         yield GaugeMetricFamily(
             "llm_price_book_age_seconds", "Since the book was recorded.", value=age
         )
@@ -365,7 +366,8 @@ class Metrics(Collector):
             return known
         entry = None
         if provider is not None and model is not None:
-            entry = self._book.find_model(self._priced_as.get(provider, provider), model)
+            book = self._prices_at(self._probes.now())
+            entry = book.find_model(self._priced_as.get(provider, provider), model)
         label = (provider or NOBODY, OTHER if entry is None else entry.model)
         if entry is not None:
             self._models[provider, model] = label

@@ -26,7 +26,7 @@ def list_models(caller: Caller, router: Router, book: Book, at: datetime) -> dic
         OpenAI's list shape; each model with ``pricing``: what this key pays by meter, as text.
     """
     rows = []
-    for provider, model in router.models(at):
+    for provider, model in router.models(book, at):
         card = book.find_card(provider.priced_as, model, at, caller.payer)
         if card is not None and is_model_allowed(caller, provider.id, model):
             rows.append(_to_row(provider, model, card))

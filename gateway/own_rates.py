@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from gateway.settings import Settings
 from gateway.settings_costs import to_deployment
-from pricing.book import Book, BookBroken, load_book
+from pricing.book import Book, BookBroken
+from pricing.book import load_book as load_shipped_book
 from pricing.selfhosted import (
     NO_FLEET,
     DeploymentRefused,
@@ -19,16 +20,42 @@ from pricing.selfhosted import (
     published_name,
 )
 
+# Loads a published version, by name or the one in force, with these catalog providers or all.
+LoadBook = Callable[[str | None, Iterable[str] | None], Book]
+
+
+def load_shipped(version: str | None, providers: Iterable[str] | None) -> Book:
+    """Load a version that came with the program, for those who have no database.
+
+    Args:
+        version: Its name; ``None`` for the newest.
+        providers: Catalog providers to load; ``None`` for all.
+
+    Returns:
+        The book.
+
+    Raises:
+        BookBroken: There is no such version, or it is broken.
+        OSError: A file cannot be read.
+    """
+    return load_shipped_book(version, providers=providers)
+
 
 def open_book(
-    settings: Settings, version: str | None = None, providers: Iterable[str] | None = None
+    settings: Settings,
+    version: str | None = None,
+    providers: Iterable[str] | None = None,
+    *,
+    load: LoadBook = load_shipped,
 ) -> Book:
     """Load a published version of the price book and lay the prices of the settings beside it.
 
     Args:
         settings: For GPUs of one's own.
-        version: Name of the version, as a record has it; ``None`` for the newest.
+        version: Name of the version, as a record has it; ``None`` for the one in force.
         providers: Catalog providers to load; ``None`` for all.
+        load: Where published versions are found: those that came with the program, unless said
+            otherwise.
 
     Returns:
         The book. Its version says when it has prices of one's own.
@@ -38,7 +65,7 @@ def open_book(
             not those that the settings make.
         OSError: A file cannot be read.
     """
-    published = load_book(None if version is None else published_name(version), providers=providers)
+    published = load(None if version is None else published_name(version), providers)
     if version == published.version.version:
         return published
     book = add_own_prices(published, settings)
@@ -52,11 +79,12 @@ def open_book(
     return book
 
 
-def book_finder(settings: Settings) -> Callable[[str, str], Book]:
+def book_finder(settings: Settings, load: LoadBook = load_shipped) -> Callable[[str, str], Book]:
     """Make what finds the books that open calls of an earlier run were admitted under.
 
     Args:
         settings: For GPUs of one's own.
+        load: As for ``open_book``.
 
     Returns:
         A function of a version and a catalog provider, which loads each book once. It raises
@@ -65,7 +93,7 @@ def book_finder(settings: Settings) -> Callable[[str, str], Book]:
 
     @lru_cache(maxsize=4)
     def find(version: str, provider: str) -> Book:
-        return open_book(settings, version, [provider])
+        return open_book(settings, version, [provider], load=load)
 
     return find
 

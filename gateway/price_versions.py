@@ -3,16 +3,16 @@
 Must never answer with a version that was not known at the instant asked about.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, Protocol
 
 from gateway.own_rates import add_own_prices, open_book
 from gateway.settings import Settings
-from pricing.book import Book, BookBroken, BookVersion, load_book, read_versions
+from pricing.book import Book, BookBroken, BookVersion
 from pricing.selfhosted import published_name
-from pricing.shelf import BookShelf, NoSuchVersion
+from pricing.shelf import NoSuchVersion
 
 # One content each: more than the providers of any one installation.
 _BOOKS_KEPT: Final = 64
@@ -46,18 +46,34 @@ class PriceVersions(Protocol):
         ...
 
 
-class PublishedVersions:
-    """The versions that came with this program, and the prices of the settings beside them."""
+class KeptVersions(Protocol):
+    """The part of ``gateway.prices.store.PriceStore`` that answers for the past."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings.
+    def load_book(self, version: str | None = None, providers: Iterable[str] | None = None) -> Book:
+        """Load a version by its name, with these catalog providers; raises ``BookBroken``."""
+        ...
+
+    def known_at(self, at: datetime) -> BookVersion:
+        """Find the approved version recorded last until an instant; raises ``NoSuchVersion``."""
+        ...
+
+    def list_approved(self) -> Sequence[BookVersion]:
+        """List every approved version, oldest first."""
+        ...
+
+
+class GatewayVersions:
+    """The approved versions of this gateway, and the prices of its settings beside them."""
+
+    def __init__(self, settings: Settings, kept: KeptVersions) -> None:
+        """Take the settings and the store.
 
         Args:
             settings: For GPUs of one's own.
+            kept: Where versions are kept.
         """
         self._settings = settings
-        self._versions = read_versions()
-        self._shelf = BookShelf(self._versions, lambda version: load_book(version.version))
+        self._kept = kept
         self._find = lru_cache(maxsize=_BOOKS_KEPT)(self._open)
 
     def find_book(self, version: str, provider: str) -> Book:
@@ -65,7 +81,7 @@ class PublishedVersions:
         return self._find(version, provider)
 
     def _open(self, version: str, provider: str) -> Book:
-        return open_book(self._settings, version, [provider])
+        return open_book(self._settings, version, [provider], load=self._kept.load_book)
 
     def known_at(self, at: datetime) -> BookVersion:
         """Find what was known, with the prices of one's own beside it.
@@ -80,12 +96,12 @@ class PublishedVersions:
             NoSuchVersion: None was recorded yet.
             BookBroken: It is not what it was.
         """
-        found = self._shelf.known_at(at)
-        return add_own_prices(load_book(found.version, providers=()), self._settings).version
+        found = self._kept.known_at(at)
+        return add_own_prices(self._kept.load_book(found.version, ()), self._settings).version
 
     def list_versions(self) -> Sequence[BookVersion]:
-        """List every published version, oldest first."""
-        return self._versions
+        """List every approved version, oldest first."""
+        return self._kept.list_approved()
 
 
 def check_version(versions: PriceVersions, name: str) -> str:

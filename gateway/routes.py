@@ -91,17 +91,16 @@ class Surface:
 class Router:
     """Every address and model the gateway knows."""
 
-    def __init__(self, providers: Mapping[str, Provider], book: Book) -> None:
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
         """Take the configured providers.
 
         Args:
             providers: By id.
-            book: Prices, which also tell which provider serves a bare model name.
         """
         self.providers = providers
-        self._book = book
         self._surfaces: dict[str, Surface] = {}
         self._found: dict[tuple[str, str], tuple[Provider, str]] = {}
+        self._found_in: Book | None = None
 
     def is_data_plane(self, path: str) -> bool:
         """Tell whether an address belongs to the data plane.
@@ -138,12 +137,13 @@ class Router:
             raise InvalidRequest(f"{path} takes POST, not {method}", status=405)
         return surface
 
-    def find_provider(self, surface: Surface, name: str) -> tuple[Provider, str]:
+    def find_provider(self, surface: Surface, name: str, book: Book) -> tuple[Provider, str]:
         """Find who serves a model.
 
         Args:
             surface: What the address told.
             name: Model as the client named it: ``provider/model``, or a bare name.
+            book: Prices, which also tell which provider serves a bare model name.
 
         Returns:
             The provider, and the model under the provider's own name.
@@ -154,20 +154,22 @@ class Router:
         """
         if surface.provider is not None:
             return surface.provider, name
+        if book is not self._found_in:
+            self._found, self._found_in = {}, book
         found = self._found.get((surface.path, name))
         if found is None:
-            found = self._look_up(surface, name)
+            found = self._look_up(surface, name, book)
             if len(self._found) < NAMES_MAX:
                 self._found[surface.path, name] = found
         return found
 
-    def _look_up(self, surface: Surface, name: str) -> tuple[Provider, str]:
+    def _look_up(self, surface: Surface, name: str, book: Book) -> tuple[Provider, str]:
         prefix, slash, model = name.partition("/")
         if slash and prefix in self.providers:
             return self._speaking(surface, self.providers[prefix], name), model
         speakers = [p for p in self.providers.values() if (p.kind, surface.path) in _FORMATS]
         serving = [
-            p for p in speakers if self._book.find_model(p.priced_as, p.model_behind(name))
+            p for p in speakers if book.find_model(p.priced_as, p.model_behind(name))
         ] or speakers
         if len(serving) > 1:
             choices = " or ".join(f"{p.id}/{name}" for p in serving)
@@ -179,10 +181,11 @@ class Router:
             )
         return serving[0], name
 
-    def models(self, at: datetime) -> list[tuple[Provider, str]]:
+    def models(self, book: Book, at: datetime) -> list[tuple[Provider, str]]:
         """List every priced model a provider serves.
 
         Args:
+            book: The prices.
             at: Aware instant the prices must hold at.
 
         Returns:
@@ -191,9 +194,9 @@ class Router:
         return [
             (provider, entry.model)
             for provider in self.providers.values()
-            for entry in self._book.models
+            for entry in book.models
             if entry.provider == provider.priced_as
-            and self._book.find_card(entry.provider, entry.model, at)
+            and book.find_card(entry.provider, entry.model, at)
         ]
 
     def _read_surface(self, path: str) -> Surface:

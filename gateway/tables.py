@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -191,6 +192,47 @@ idempotency = Table(
     Column("status", Integer, nullable=False),
     Column("body", Text, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
+)
+
+# Contents of price book versions: the prices of one provider, or the agreements, as gzipped text.
+# Named by their hash and shared by versions. Append-only, like the two tables below.
+price_objects = Table(
+    "price_objects",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+# Versions of the price book. Their ``seq`` and that of decisions count on together.
+price_versions = Table(
+    "price_versions",
+    metadata,
+    Column("version", _id, primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("digest", Text, nullable=False),
+    Column("manifest", _json, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("base", _id),
+    Column("recorded_at_us", BigInteger, nullable=False),
+    Column("effective_from_us", BigInteger),
+    Column("recorded_by", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("status", Text, nullable=False),
+)
+
+# What was decided about a version after it was recorded; the last row counts.
+price_decisions = Table(
+    "price_decisions",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("version", _id, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("effective_from_us", BigInteger),
+    Column("actor", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("became", _id),
 )
 
 # Runs that priced the past again: a row when one begins and another when it is done. Append-only.

@@ -195,8 +195,8 @@ def _losses(rate: Rate, question: PriceQuestion, price: CompiledRate | None) -> 
         yield f"is for prompts over {rate.over:,} tokens, this one has {question.input_total:,}"
     if price is None:
         yield f"{question.meter.value} is sold in makes, and the call {_made(question)}"
-        return
-    yield from _beaten(rate, price.rate)
+    else:
+        yield from _beaten(rate, price.rate)
 
 
 def _beaten(rate: Rate, winner: Rate) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pricing.rates import NO_VARIANTS, CompiledRate, RateCard
 from pricing.sku import STANDARD_TIER, SkuId
 from pricing.usage import Quantity
 from pricing.worst import Reach as Reach
-from pricing.worst import find_worst
+from pricing.worst import WorstCase, find_worst
 
 
 class UnpricedSku(LookupError):
@@ -231,30 +231,40 @@ def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
     tokens_in = _bound("input", reach.input_tokens_max, card.context_tokens_max)
     tokens_out = _bound("output", reach.output_tokens_max, card.output_tokens_max)
     cases = find_worst(card, reach, tokens_in)
-    best: Ceiling | None = None
-    for case in cases:
-        counts = {**reach.fees} if reach.fees else {}
-        top = case.input_tokens_top
-        counts[case.input_meter] = tokens_in if top is None else top
-        counts[case.output_meter] = tokens_out
-        cost_pico = 0
-        for _, rate, pico in _rate_each(counts, card, case.tier, reach.region, case.variants):
-            cost_pico += pico
-            if rate.pico_each is None:
-                # A bill can split this line over every meter, and each part can be rounded up by
-                # half of 10^-12 where this one was rounded down by as much.
-                cost_pico += len(reach.meters) + 1
-        if best is None or cost_pico > best.cost_pico:
-            best = Ceiling(
-                counts=counts,
-                tier=case.tier,
-                region=reach.region,
-                cost_pico=cost_pico,
-                variants={m: name for m, name in case.variants.items() if m in counts},
-            )
-    if best is None:
-        raise Unbounded("the card has no price at all")
+    best = _ceiling_in(cases[0], reach, card, (tokens_in, tokens_out))
+    for case in cases[1:]:
+        other = _ceiling_in(case, reach, card, (tokens_in, tokens_out))
+        if other.cost_pico > best.cost_pico:
+            best = other
     return best
+
+
+def _ceiling_in(
+    case: WorstCase, reach: Reach, card: RateCard, tokens_max: tuple[int, int]
+) -> Ceiling:
+    """What a call comes to in one tier and band, at its dearest meters and makes."""
+    tokens_in, tokens_out = tokens_max
+    counts: dict[Meter, Quantity] = {**reach.fees} if reach.fees else {}
+    top = case.input_tokens_top
+    counts[case.input_meter] = tokens_in if top is None else top
+    counts[case.output_meter] = tokens_out
+    cost_pico = 0
+    for _, rate, pico in _rate_each(counts, card, case.tier, reach.region, case.variants):
+        cost_pico += pico
+        if rate.pico_each is None:
+            # A bill can split this line over every meter, and each part can be rounded up by half
+            # of 10^-12 where this one was rounded down by as much.
+            cost_pico += len(reach.meters) + 1
+    variants = case.variants
+    if variants:
+        variants = {meter: name for meter, name in variants.items() if meter in counts}
+    return Ceiling(
+        counts=counts,
+        tier=case.tier,
+        region=reach.region,
+        cost_pico=cost_pico,
+        variants=variants,
+    )
 
 
 def rate_ceiling(reach: Reach, card: RateCard) -> tuple[RatedLine, ...]:

@@ -95,18 +95,18 @@ def find_priced_model(
 def _find_entries(
     parts: ControlParts, provider: str | None, model: str
 ) -> list[tuple[str, str, ModelEntry]]:
-    """Look where the data plane would: the configured providers first, then the whole catalog."""
+    """Look where the data plane would: the configured providers first, then the whole catalog.
+
+    A name that begins with a provider means that provider, also where a reseller calls one of its
+    models the same.
+    """
     prefix, slash, rest = model.partition("/")
-    configured = list(parts.settings.providers)
-    for owners in (configured, sorted(catalog_providers(parts, None))):
-        if provider is not None:
-            places = [(provider, model)]
-            if slash and prefix == provider:
-                places.append((provider, rest))
-        else:
-            places = [(owner, model) for owner in owners]
-            if slash and prefix in owners:
-                places.append((prefix, rest))
+    searches: list[list[tuple[str, str]]] = []
+    for owners in (list(parts.settings.providers), sorted(catalog_providers(parts, None))):
+        if slash and prefix in ([provider] if provider is not None else owners):
+            searches.append([(prefix, rest)])
+        searches.append([(owner, model) for owner in ([provider] if provider else owners)])
+    for places in searches:
         found = [
             (owner, name, entry)
             for owner, name in places

@@ -15,6 +15,7 @@ from gateway.budgets.rules import BudgetStatus
 from gateway.clock import Clock
 from gateway.directory import Directory
 from gateway.ledger.queries import Queries
+from gateway.prices.current import Prices
 from gateway.settings import Settings
 from pricing.book import Book
 
@@ -46,8 +47,8 @@ class ControlParts:
         directory: Teams, projects, keys and budgets.
         queries: The ledger.
         budgets: Counters of budgets.
-        book: The part of the price book in force that calls are priced with.
-        whole_book: Finds the whole of it; loads it the first time, so called in a thread.
+        prices: The part of the price book that calls are priced with, instant by instant.
+        find_whole: Finds the whole of such a part; loads it the first time, so called in a thread.
         clock: What time it is.
         flush: Waits up to so many seconds until everything journalled so far is in the ledger, and
             tells whether it is; called in a thread.
@@ -66,14 +67,23 @@ class ControlParts:
     directory: Directory
     queries: Queries
     budgets: BudgetStatuses
-    book: Book
-    whole_book: Callable[[], Book]
+    prices: Prices
+    find_whole: Callable[[Book], Book]
     clock: Clock
     flush: Callable[[float], bool]
     on_change: Callable[[], Awaitable[None]]
     is_ready: Callable[[], Mapping[str, bool]]
     count_tokens: Callable[[Messages, str], int]
     bound_tokens: Callable[[Messages, str], int | None]
+
+    @property
+    def book(self) -> Book:
+        """The part of the price book that holds now."""
+        return self.prices.at(self.clock.now())
+
+    def whole_book(self) -> Book:
+        """Find the whole of the price book that holds now; called in a thread."""
+        return self.find_whole(self.book)
 
 
 def book_with(parts: ControlParts, provider: str) -> Book:

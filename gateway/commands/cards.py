@@ -95,7 +95,10 @@ def _catalog_name(args: argparse.Namespace, book: Book) -> tuple[str | None, str
     provider: str | None = args.provider
     if provider is None:
         head, slash, tail = model.partition("/")
-        if not slash or any(book.find_model(name, model) for name in book.providers):
+        # Resellers call their models what this looks like; the provider itself goes before them.
+        if book.find_model(head, tail) is None and (
+            not slash or any(book.find_model(name, model) for name in book.providers)
+        ):
             return None, model
         provider, model = head, tail
     if provider in book.providers:

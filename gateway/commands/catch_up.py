@@ -18,6 +18,7 @@ from gateway.ledger.recovery import recover
 from gateway.ledger.segments import INTENT_START, Frame, list_segments, read_frames, segment_path
 from gateway.ledger.store import LedgerStore
 from gateway.own_rates import book_finder
+from gateway.prices.store import PriceStore
 from gateway.settings import Settings
 
 WAIT_S_MAX: Final = 5.0
@@ -44,7 +45,7 @@ def catch_up(settings: Settings, engine: Engine, clock: Clock) -> None:
             LedgerStore(engine),
             now_us=epoch_us(clock.now()),
             fsync=settings.storage.fsync,
-            find_book=book_finder(settings),
+            find_book=book_finder(settings, PriceStore(engine, clock).load_book),
         )
     except JournalInUse:
         if not wait_for_owner(folder, LedgerStore(engine), clock):

@@ -25,6 +25,7 @@ from gateway.ledger.migrate import upgrade
 from gateway.ledger.queries import Queries
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.store import LedgerStore, open_engine
+from gateway.prices.current import Prices
 from gateway.running import DirectoryFollower
 from gateway.settings import load_settings
 from pricing.book import Book, load_book
@@ -158,8 +159,8 @@ class World:
             directory=directory,
             queries=Queries(self.engine),
             budgets=self.budgets,
-            book=the_book(),
-            whole_book=the_book,
+            prices=Prices(the_book()),
+            find_whole=lambda _: the_book(),
             clock=self.clock,
             flush=self.mailbox.flush,
             on_change=self.follower.reload,

@@ -16,7 +16,9 @@ from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.migrate import SchemaUnknown, alembic_config, upgrade
 from gateway.ledger.queries import Queries
 from gateway.ledger.store import SCHEMA_REVISION, is_current
+from gateway.prices.store import PriceStore
 from gateway.tables import metadata
+from pricing.book import load_book
 
 # A record as version 0.1.0 hashed it, and its row.
 _OLD_RECORD = (
@@ -69,6 +71,34 @@ def test_a_new_database_gets_every_table_as_declared(engine):
     assert is_current(engine)
 
 
+def _open_first_revision(engine):
+    """Make a database of the first revision with one record in it."""
+    config = alembic_config()
+    digest = hashlib.sha256((GENESIS + _OLD_RECORD).encode()).hexdigest()
+    names = ", ".join(f'"{name}"' for name in _OLD_ROW)
+    places = ", ".join(f":{name}" for name in _OLD_ROW)
+    row = f"INSERT INTO records ({names}, writer, prev_hash, hash) VALUES ({places}, 'w-1', "
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text(f"{row} '{GENESIS}', '{digest}')"), _OLD_ROW)
+        connection.execute(text(f"INSERT INTO shipped VALUES ('w-1', 1, 1, 1, '{digest}')"))
+
+
+def test_records_of_the_first_revision_survive_the_upgrade(engine):
+    """Tables of prices are added beside them, and the next start records the shipped version."""
+    _open_first_revision(engine)
+    assert not is_current(engine)
+
+    upgrade(engine)
+    store = PriceStore(engine)
+
+    assert is_current(engine)
+    assert Queries(engine).find_record("A") is not None
+    assert () == store.record_shipped("taximeter")
+    assert load_book().version.version == store.load_book(providers=["demo"]).version.version
+
+
 def test_an_upgrade_of_a_current_database_changes_nothing(ledger):
     """It can be asked for at every start."""
     upgrade(ledger.engine)
@@ -113,21 +143,7 @@ def test_a_missing_database_cannot_be_upgraded(absent_engine):
 
 def test_records_of_the_first_revision_keep_their_hash(engine):
     """The chain of an old database verifies after the upgrade, and says nothing it never knew."""
-    with engine.begin() as connection:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        digest = hashlib.sha256((GENESIS + _OLD_RECORD).encode()).hexdigest()
-        names = ", ".join(f'"{name}"' for name in _OLD_ROW)
-        places = ", ".join(f":{name}" for name in _OLD_ROW)
-        connection.execute(
-            text(
-                f"INSERT INTO records ({names}, writer, prev_hash, hash) "
-                f"VALUES ({places}, 'w-1', '{GENESIS}', '{digest}')"
-            ),
-            _OLD_ROW,
-        )
-        connection.execute(text(f"INSERT INTO shipped VALUES ('w-1', 1, 1, 1, '{digest}')"))
+    _open_first_revision(engine)
 
     upgrade(engine)
 
@@ -138,10 +154,10 @@ def test_records_of_the_first_revision_keep_their_hash(engine):
     assert _OLD_RECORD.encode() == msgspec.json.encode(found, order="deterministic")
 
 
-@pytest.mark.parametrize("revision_id", ["0001", "0003"])
-def test_a_revision_cannot_be_taken_back(revision_id):
+@pytest.mark.parametrize("name", ["0001", "0002", "0003"])
+def test_a_revision_cannot_be_taken_back(name):
     """Going back would lose records."""
-    revision = ScriptDirectory.from_config(alembic_config()).get_revision(revision_id)
+    revision = ScriptDirectory.from_config(alembic_config()).get_revision(name)
 
     with pytest.raises(NotImplementedError, match="backup"):
         revision.module.downgrade()

@@ -23,6 +23,7 @@ from gateway.headers import RawHeaders
 from gateway.ids import IdSource
 from gateway.ledger.errors import JournalBroken, JournalFull
 from gateway.ledger.record import Intent, LedgerRecord
+from gateway.prices.current import Prices
 from gateway.routes import Provider, Router
 from gateway.upstream import UpstreamFailed, UpstreamRequest
 from pricing.book import Book, load_book
@@ -439,15 +440,14 @@ class World:
             ids=IdSource(),
             admission=Admission(
                 directory=self.directory,
-                router=Router({"openai": provider}, book),
-                book=book,
+                router=Router({"openai": provider}),
+                prices=Prices(book),
                 budgets=self.budgets,
                 journal=self.journal,
                 policy=AdmissionPolicy(body_bytes_max=10**6, unpriced="block", tag_policy={}),
             ),
             endings=Endings(
                 clock=clock,
-                book=book,
                 budgets=self.budgets,
                 journal=self.journal,
                 counter=self.counter,

@@ -309,7 +309,7 @@ def test_what_rows_share_is_stated_once(tmp_path):
 
 def test_what_is_written_is_read_back(tmp_path):
     """Every field of a model and a rate survives, and the text does not depend on the order."""
-    models = [entry("m", aliases=["m-1"]), entry("n", limits=(None, None))]
+    models = [entry("m", aliases=["m-1"]), entry("n", limits=(None, None)), entry("bare")]
     rates = [
         rate("input", "2", valid_to=LATER),
         rate("input", "1.50", valid_from=LATER, per=7, over=9),

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pricing.book import CATALOG_DIR, load_book, object_name, read_versions
+from pricing.importers.catalogs import LIST_SOURCES, catalog_of_book, keep_checked_by_hand
 from pricing.meters import INPUT_METERS, OUTPUT_METERS, TRAITS, Meter
 from pricing.rates import compile_rate
 from pricing.rating import UnpricedSku
@@ -14,6 +15,8 @@ from tests.pricing.cards import PUBLISHED, cost_of, published
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 PAGES = {"developers.openai.com", "platform.claude.com", "ai.google.dev"}
+# What lists of others say is held to less: tests/pricing/importers/ and the oracles beside this.
+BY_HAND = keep_checked_by_hand(catalog_of_book(PUBLISHED))
 BEFORE, AFTER = "2026-11-30T23:59:59.999999+00:00", "2026-12-01T00:00:00+00:00"
 
 
@@ -142,7 +145,7 @@ def test_every_model_states_both_limits():
     """Without them a call that names no bound could not be held."""
     unbounded = [
         m.model
-        for m in PUBLISHED.models
+        for m in BY_HAND.models
         if m.context_tokens_max is None or m.output_tokens_max is None
     ]
 
@@ -151,7 +154,7 @@ def test_every_model_states_both_limits():
 
 def test_every_model_of_today_has_a_price_for_input_and_output():
     """A card that misses one of them could not be held or billed."""
-    for model in PUBLISHED.models:
+    for model in BY_HAND.models:
         card = PUBLISHED.find_card(model.provider, model.model, NOW)
 
         assert card is not None, model.model
@@ -162,7 +165,7 @@ def test_every_model_of_today_has_a_price_for_input_and_output():
 
 def test_every_price_cites_the_page_of_its_provider():
     """No registry and no third party stands between the page and the price."""
-    sources = {(r.provider, r.source) for r in PUBLISHED.rates}
+    sources = {(r.provider, r.source) for r in BY_HAND.rates}
 
     assert {"demo", "openai", "anthropic", "gemini"} == {provider for provider, _ in sources}
     for provider, source in sources:
@@ -170,9 +173,18 @@ def test_every_price_cites_the_page_of_its_provider():
         assert (provider == "demo" and source.startswith("fictional")) or host in PAGES, source
 
 
+def test_every_other_price_cites_a_list_and_its_version():
+    """What nobody read on a page says so."""
+    by_hand = {id(rate) for rate in BY_HAND.rates}
+    others = {rate.source for rate in PUBLISHED.rates if id(rate) not in by_hand}
+
+    assert 2 == len(others)
+    assert all(source.startswith(LIST_SOURCES) for source in others)
+
+
 def test_one_token_costs_a_whole_number_of_10_to_the_minus_12():
     """So no line of a token bill is ever rounded, and a ceiling is exact."""
-    rounded = [r.price_id for r in PUBLISHED.rates if compile_rate(r).pico_each is None]
+    rounded = [r.price_id for r in BY_HAND.rates if compile_rate(r).pico_each is None]
 
     assert [] == rounded
 
@@ -180,7 +192,7 @@ def test_one_token_costs_a_whole_number_of_10_to_the_minus_12():
 def test_a_context_step_raises_every_token_price_of_its_tier():
     """A cliff that forgot cache reads would bill long prompts too little."""
     tokens = INPUT_METERS | OUTPUT_METERS
-    for model in PUBLISHED.models:
+    for model in BY_HAND.models:
         card = PUBLISHED.find_card(model.provider, model.model, NOW)
         keys = sorted((k for k in card.rates if k[2] in tokens), key=lambda k: (k[0], k[1] or ""))
         for place, group in groupby(keys, key=lambda k: k[:2]):
@@ -191,7 +203,7 @@ def test_a_context_step_raises_every_token_price_of_its_tier():
 
 def test_cheap_tiers_are_cheaper_and_fast_ones_dearer():
     """Batch and flex never cost more than standard, priority and the fast tiers never less."""
-    for model in PUBLISHED.models:
+    for model in BY_HAND.models:
         card = PUBLISHED.find_card(model.provider, model.model, NOW)
         for (tier, region, meter), bands in card.rates.items():
             standard = {c.band: c for c in card.rates.get(("standard", region, meter), ())}
@@ -208,7 +220,7 @@ def test_cheap_tiers_are_cheaper_and_fast_ones_dearer():
 
 def test_a_cached_token_never_costs_more_than_a_plain_one():
     """A cache read above the input price is a slip of a column."""
-    for model in PUBLISHED.models:
+    for model in BY_HAND.models:
         card = PUBLISHED.find_card(model.provider, model.model, NOW)
         for tier, region, _ in card.rates:
             for total in (1, 150_000, 250_000, 300_000):

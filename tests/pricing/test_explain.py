@@ -35,6 +35,7 @@ BOOK = book_of(
         override("soon", team="a", meter="input", valid_from=LATER),
         override("gone", team="a", meter="input", valid_from=START, valid_to=NOON),
         override("tokens", team="a", model="m", meter="output", percent="-5"),
+        override("flat", team="c", provider="p", model="m", meter="output", amount="7"),
     ],
 )
 ME = Payer("acme", "a", "x")
@@ -137,6 +138,7 @@ def test_the_price_that_applies_says_why(asked, price_id, amount, reason):
         ({}, ("ours", "-15 %: contract 7"), "published prices were asked for"),
         ({"payer": ME}, ("ours", "-15 %: contract 7"), APPLIES),
         ({"payer": ME}, ("theirs", "-20 %: contract 7"), "is for b"),
+        ({"payer": ME}, ("flat", "7 USD per 1,000,000: contract 7"), "is for c"),
         ({"payer": ME}, ("all", "-1 %: contract 7"), "ours is more specific, or as specific and"),
         ({"payer": ME}, ("soon", "-15 %: contract 7"), "starts on 2026-06-01"),
         ({"payer": ME}, ("gone", "-15 %: contract 7"), "ended on 2026-01-01T12:00:00+00:00"),

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricing.agreements import Payer
 from pricing.hours import MINUTES_A_DAY, Hours, Week, parse_hours
 from pricing.meters import Meter
-from tests.pricing.cards import LATER, START, book_of, cost_of, rate
+from tests.pricing.cards import LATER, START, book_of, cost_of, override, rate
 
 NIGHT = parse_hours("daily 16:30-00:30 UTC")
 BERLIN = "Europe/Berlin"
@@ -181,6 +182,11 @@ def test_windows_that_do_not_overlap_never_hold_together(one, other, at):
     assert one.overlaps(other) or not (one.holds_at(at) and other.holds_at(at))
 
 
+def test_windows_of_two_zones_are_taken_to_overlap():
+    """Their offset changes with the seasons, so one model keeps its windows in one zone."""
+    assert parse_hours("daily 00:00-01:00 UTC").overlaps(parse_hours(f"daily 12:00-13:00 {BERLIN}"))
+
+
 # --- prices by the hour
 
 
@@ -226,6 +232,28 @@ def test_other_tiers_keep_their_prices_in_a_window(timed):
     card = timed.find_card("p", "m", datetime(2026, 3, 2, 17, tzinfo=UTC))
 
     assert "0.0003" == cost_of({"input": 100}, card, tier="batch")
+
+
+@given(INSTANTS)
+def test_no_call_sees_a_price_out_of_its_time(at):
+    """Of every rate by its own dates and hours, and of two for one thing the window's."""
+    book = book_of(
+        rate("input", "2", valid_to=LATER),
+        rate("input", "3", valid_from=LATER),
+        rate("input", "1", hours=NIGHT, valid_to=LATER),
+        rate("input", "0.5", hours=NIGHT, valid_from=LATER),
+        rate("output", "8", hours=parse_hours("sat,sun 00:00-00:00 Europe/Berlin")),
+        overrides=[override(valid_from=LATER)],
+    )
+    card = book.find_card("p", "m", at, Payer("acme"))
+    prices = list(card.all_prices())
+    held = [r for r in book.rates if r.holds_at(at) and (r.hours is None or r.hours.holds_at(at))]
+    timed = {r.meter for r in held if r.hours is not None}
+    expected = [r for r in held if r.hours is not None or r.meter not in timed]
+
+    assert sorted(map(str, expected)) == sorted(str(price.rate) for price in prices)
+    assert sorted(map(str, expected)) == sorted(map(str, book.rates_at("p", "m", at)))
+    assert {"o" if at >= LATER else None} == {price.agreement for price in prices}
 
 
 def test_one_card_for_every_set_of_open_windows(timed):

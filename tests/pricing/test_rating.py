@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricing.agreements import Payer
+from pricing.hours import parse_hours
 from pricing.meters import INPUT_METERS, Meter
 from pricing.money import CurrencyMismatch, Money
-from pricing.rating import UnpricedSku, rate_usage, total_cost
-from tests.pricing.cards import card_of, cost_of, rate
+from pricing.rating import UnpricedSku, rate_usage, total_cost, total_list_cost
+from tests.pricing.cards import card_of, cost_of, override, rate
 
 CARD = card_of(
     rate("input", "2"),
@@ -27,6 +29,23 @@ CARD = card_of(
     rate("input", "2.2", region="us"),
     rate("output", "11", region="us"),
 )
+# The same with everything a price can depend on: an open window, makes, and an agreement.
+NIGHT = parse_hours("daily 22:00-06:00 UTC")
+RICH = card_of(
+    rate("input", "3"),
+    rate("input", "2", hours=NIGHT),
+    rate("cache_read", "0.2", variant="implicit"),
+    rate("cache_read", "0.1", variant="explicit"),
+    rate("cache_write", "2.5"),
+    rate("output", "10"),
+    rate("input", "4", over=200_000),
+    rate("cache_read", "0.4", over=200_000, variant="explicit"),
+    rate("output", "15", over=200_000, hours=NIGHT),
+    overrides=[override(percent="-15"), override("out", meter="output", percent="20")],
+    payer=Payer("acme", "search", "rag"),
+)
+MAKES = {Meter.CACHE_READ: "explicit"}
+CARDS = st.sampled_from([CARD, RICH])
 TOKENS = st.integers(min_value=0, max_value=2_000_000)
 PRICED = [Meter.INPUT, Meter.CACHE_READ, Meter.CACHE_WRITE, Meter.OUTPUT, Meter.REASONING]
 USAGES = st.dictionaries(st.sampled_from(PRICED), TOKENS)
@@ -211,38 +230,41 @@ def test_a_total_is_in_one_currency():
         total_cost(lines, "EUR")
 
 
-@given(USAGES)
-def test_the_lines_add_up_to_the_total(counts):
+def whole_cost(counts, card):
+    return total_cost(rate_usage(counts, card, variants=MAKES), "USD")
+
+
+@given(USAGES, CARDS)
+def test_the_lines_add_up_to_the_total(counts, card):
     """The total is the integer sum of its lines; nothing is rounded again."""
-    lines = rate_usage(counts, CARD)
+    lines = rate_usage(counts, card, variants=MAKES)
 
     assert list(counts) == [line.meter for line in lines]
     assert sum(line.cost.pico for line in lines) == total_cost(lines, "USD").pico
+    assert sum(line.list_cost.pico for line in lines) == total_list_cost(lines, "USD").pico
 
 
-@given(USAGES, st.randoms())
-def test_the_order_of_meters_does_not_matter(counts, random):
+@given(USAGES, st.randoms(), CARDS)
+def test_the_order_of_meters_does_not_matter(counts, random, card):
     """The same counts in another order cost the same."""
     shuffled = list(counts.items())
     random.shuffle(shuffled)
 
-    assert total_cost(rate_usage(counts, CARD), "USD") == total_cost(
-        rate_usage(dict(shuffled), CARD), "USD"
-    )
+    assert whole_cost(counts, card) == whole_cost(dict(shuffled), card)
 
 
-@given(st.sets(st.sampled_from(PRICED)))
-def test_zero_in_is_zero_out(meters):
+@given(st.sets(st.sampled_from(PRICED)), CARDS)
+def test_zero_in_is_zero_out(meters, card):
     """Counts of zero cost exactly nothing."""
-    assert Money(0) == total_cost(rate_usage(dict.fromkeys(meters, 0), CARD), "USD")
+    assert Money(0) == whole_cost(dict.fromkeys(meters, 0), card)
 
 
 def _part(counts, other):
     return {meter: n - min(other.get(meter, 0), n) for meter, n in counts.items()}
 
 
-@given(USAGES, USAGES)
-def test_splitting_a_call_is_never_cheaper_except_across_a_stated_cliff(counts, first):
+@given(USAGES, USAGES, CARDS)
+def test_splitting_a_call_is_never_cheaper_except_across_a_stated_cliff(counts, first, card):
     """Two calls cost what one costs in the same context band, and can only cost less below it."""
     first = {meter: min(n, counts.get(meter, 0)) for meter, n in first.items()}
     rest = _part(counts, first)
@@ -250,20 +272,20 @@ def test_splitting_a_call_is_never_cheaper_except_across_a_stated_cliff(counts, 
         sum(n for meter, n in part.items() if meter in INPUT_METERS)
         for part in (first, rest, counts)
     ]
-    whole = total_cost(rate_usage(counts, CARD), "USD")
-    parts = [total_cost(rate_usage(part, CARD), "USD") for part in (first, rest)]
+    whole = whole_cost(counts, card)
+    parts = [whole_cost(part, card) for part in (first, rest)]
     same_band = len({prompt > 200_000 for prompt in prompts}) == 1
 
     assert parts[0] + parts[1] <= whole
     assert not same_band or whole == parts[0] + parts[1]
 
 
-@given(USAGES, st.sampled_from(PRICED), TOKENS)
-def test_using_more_never_costs_less(counts, meter, more):
+@given(USAGES, st.sampled_from(PRICED), TOKENS, CARDS)
+def test_using_more_never_costs_less(counts, meter, more, card):
     """Every further token costs something or nothing, never less than nothing."""
     grown = counts | {meter: counts.get(meter, 0) + more}
 
-    assert total_cost(rate_usage(counts, CARD), "USD") <= total_cost(rate_usage(grown, CARD), "USD")
+    assert whole_cost(counts, card) <= whole_cost(grown, card)
 
 
 @given(

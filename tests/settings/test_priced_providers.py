@@ -39,10 +39,10 @@ def test_the_rest_is_loaded_once_when_it_is_asked_for():
         asked.append(version)
         return whole
 
-    rest = WholeBook(part, load)
+    rest = WholeBook(load)
     assert [] == asked
-    assert whole is rest()
-    assert whole is rest()
+    assert whole is rest(part)
+    assert whole is rest(part)
     assert [part.version.version] == asked
-    assert whole is WholeBook(whole, load)()
+    assert whole is WholeBook(load)(whole)
     assert 1 == len(asked)

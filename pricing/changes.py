@@ -1,0 +1,130 @@
+"""What a new price does to the prices there are: an earlier one ends where it starts. Pure.
+
+Must never change a rate: the prices of the new version are other rows beside those of the old one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from pricing.agreements import Override
+from pricing.manifest import ModelEntry
+from pricing.rates import Rate
+
+
+class ChangeRefused(ValueError):
+    """A change that would lose a price in silence, or is about something that is not there."""
+
+
+def with_rate(rates: Iterable[Rate], new: Rate) -> tuple[Rate, ...]:
+    """Lay a dated price over those there are.
+
+    Args:
+        rates: Of the same provider, without overlaps.
+        new: The price.
+
+    Returns:
+        The same, where whatever price of that name held in the span of the new one is cut short,
+        starts later or is left out.
+
+    Raises:
+        ChangeRefused: The new price has no end, and one that starts later is already known.
+    """
+    kept: list[Rate] = []
+    for rate in rates:
+        if rate.price_id != new.price_id:
+            kept.append(rate)
+            continue
+        if new.valid_to is None and rate.valid_from > new.valid_from:
+            raise ChangeRefused(
+                f"{new.price_id}: a price from {rate.valid_from.isoformat()} is known already; "
+                "end the new one there with valid_to, or set that one as well"
+            )
+        kept += _outside(rate, new.valid_from, new.valid_to)
+    return (*kept, new)
+
+
+def _outside(rate: Rate, start: datetime, end: datetime | None) -> list[Rate]:
+    """The parts of a price before and after a span."""
+    parts = []
+    if rate.valid_from < start:
+        parts.append(replace(rate, valid_to=_earliest(rate.valid_to, start)))
+    if end is not None and (rate.valid_to is None or rate.valid_to > end):
+        parts.append(replace(rate, valid_from=max(rate.valid_from, end)))
+    return parts
+
+
+def _earliest(first: datetime | None, second: datetime) -> datetime:
+    return second if first is None else min(first, second)
+
+
+def with_override(overrides: Iterable[Override], new: Override) -> tuple[Override, ...]:
+    """Add a negotiated rate.
+
+    Args:
+        overrides: Those there are.
+        new: Another one.
+
+    Returns:
+        All of them.
+
+    Raises:
+        ChangeRefused: There is one of that id.
+    """
+    known = tuple(overrides)
+    if any(one.id == new.id for one in known):
+        raise ChangeRefused(
+            f"override {new.id!r} is there already; end it, and give the new one another id"
+        )
+    return (*known, new)
+
+
+def with_override_ended(
+    overrides: Iterable[Override], override_id: str, end: datetime
+) -> tuple[Override, ...]:
+    """End a negotiated rate.
+
+    Args:
+        overrides: Those there are.
+        override_id: Which one.
+        end: First instant it no longer holds.
+
+    Returns:
+        All of them; the one that would end before it starts is left out.
+
+    Raises:
+        ChangeRefused: There is none of that id, or it ends earlier.
+    """
+    known = tuple(overrides)
+    found = next((one for one in known if one.id == override_id), None)
+    if found is None:
+        there = ", ".join(sorted(one.id for one in known)) or "none"
+        raise ChangeRefused(f"there is no override {override_id!r}; there are: {there}")
+    if found.valid_to is not None and found.valid_to <= end:
+        raise ChangeRefused(
+            f"override {override_id!r} ends at {found.valid_to.isoformat()} already"
+        )
+    rest = tuple(one for one in known if one is not found)
+    return rest if end <= found.valid_from else (*rest, replace(found, valid_to=end))
+
+
+def with_model(models: Sequence[ModelEntry], new: ModelEntry) -> tuple[ModelEntry, ...]:
+    """Add a model.
+
+    Args:
+        models: Of the same provider.
+        new: Another one.
+
+    Returns:
+        All of them.
+
+    Raises:
+        ChangeRefused: One of them has that name.
+    """
+    for entry in models:
+        if new.model in (entry.model, *entry.aliases):
+            raise ChangeRefused(
+                f"{new.provider} sells {new.model!r} already, as {entry.model!r}; "
+                "leave out what a new model needs"
+            )
+    return (*models, new)
