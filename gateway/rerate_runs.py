@@ -17,6 +17,7 @@ from gateway.clock import Clock, epoch_us, to_rfc3339
 from gateway.ids import IdSource
 from gateway.ledger.corrected import (
     BATCH_RECORDS,
+    CORRECTIONS,
     PostedCall,
     count_calls,
     load_with_corrections,
@@ -30,8 +31,6 @@ from gateway.rerating import REASONS, Author, Left, Reason, Repriced, Rerater, V
 from gateway.tables import rerate_runs
 from pricing.money import pico_to_text
 
-# Corrections of every run and every process are one chain, so that no two are made at once.
-WRITER: Final = "rerate"
 RunStatus = Literal["started", "done"]
 _EXAMPLES_MAX: Final = 3
 
@@ -386,7 +385,7 @@ class Rerates:
             made = (correct(record, later, rerater, author) for record, later in posted)
             return [correction for correction in made if correction is not None]
 
-        return self._store.append_next(WRITER, make)
+        return self._store.append_next(CORRECTIONS, make)
 
     def _begin(self, asked: Mapping[str, Any], actor: str, why: str) -> Run:
         at_us = epoch_us(self._clock.now())

@@ -17,6 +17,7 @@ from gateway.admin import (
     ledger,
     prices,
     projects,
+    rerates,
     system,
     teams,
     usage,
@@ -31,7 +32,7 @@ from gateway.admin.problems import (
     add_problem_handlers,
 )
 
-_NOUNS = (teams, projects, keys, budgets, ledger, usage, prices, estimates, commitments)
+_NOUNS = (teams, projects, keys, budgets, ledger, usage, prices, estimates, rerates, commitments)
 
 
 def build_control_app(parts: ControlParts) -> FastAPI:

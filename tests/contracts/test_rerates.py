@@ -12,10 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from gateway.budgets.rules import Unit
-from gateway.ledger.corrected import BATCH_RECORDS
+from gateway.ledger.corrected import BATCH_RECORDS, CORRECTIONS
 from gateway.ledger.filters import RecordFilter
 from gateway.ledger.usage import UsageQuery
-from gateway.rerate_runs import WRITER, EmptySpan, RerateRequest, Rerates, percent_text
+from gateway.rerate_runs import EmptySpan, RerateRequest, Rerates, percent_text
 from pricing.usage import Basis
 from tests.contracts.records import DAY_US, NOON_US, SECOND_US, make_tenant
 from tests.ledger.journal_kit import ManualClock
@@ -82,7 +82,7 @@ def test_a_run_appends_the_differences_and_says_so(ledger):
     assert preview["cannot_rerate"] == done["cannot_rerate"]
     assert [("usage_unknown", 1)] == [(x["reason"], x["records"]) for x in done["cannot_rerate"]]
     assert list(ledger.queries.verify()) == []
-    assert ledger.queries.seqs()[WRITER] == 2
+    assert ledger.queries.seqs()[CORRECTIONS] == 2
     (row,) = ledger.queries.usage(UsageQuery(wanted=ALL))
     assert (4, 1, sum(costs(ledger).values())) == (
         row.requests,
@@ -235,3 +235,29 @@ def test_a_span_without_an_instant_is_refused(ledger):
 def test_percent_is_exact_text(part, whole, text_):
     """No float, and none of what was nothing."""
     assert text_ == percent_text(part, whole)
+
+
+def test_new_corrections_change_a_budget_by_what_a_fresh_sum_says(ledger):
+    """What is added to a running counter is the difference of two full reads, parking included."""
+    calls = [
+        make_call({"input": 1000}),
+        make_call({"input": 5}, model="n", version="v3", ceiling_pico=9_000, ceiling_tokens=5),
+        make_call({"input": 1000}, team="ads"),
+    ]
+    ledger.post(*calls)
+    read = ledger.queries.sum_spent
+    scope, start, end = {"team": "search"}, NOON_US, NOON_US + SECOND_US
+    seen, before = 0, read(scope, Unit.USD, start, end, {})
+    for version in ("v2", "v1", "v2"):
+        run(ledger, ask(version))
+        last = ledger.queries.seqs()[CORRECTIONS]
+        change = ledger.queries.sum_corrected(scope, Unit.USD, start, end, (seen, last))
+        after = read(scope, Unit.USD, start, end, {})
+        assert after.settled - before.settled == change.settled
+        assert after.parked - before.parked == change.parked
+        assert before == read(scope, Unit.USD, start, end, {CORRECTIONS: seen})
+        seen, before = last, after
+    change = ledger.queries.sum_corrected(scope, Unit.USD, start, None, (0, seen))
+
+    assert (0, -9_000) == (before.parked, change.parked)
+    assert ledger.queries.sum_corrected(scope, Unit.TOKENS, start, end, (0, seen)).settled == 0
