@@ -192,9 +192,12 @@ def read_corrected(
         for start_us, end_us, counts_from_us in _spans(budget, at):
             spent = reader.sum_corrected(budget.scope, budget.unit, start_us, end_us, span)
             if spent.settled or spent.parked:
+                # What makes calls dearer ages out of a rolling window after them, what makes them
+                # cheaper before them: for a moment too much counts as spent, never too little.
+                is_less = spent.settled + spent.parked < 0
                 base = Base(
                     budget_id=budget.id,
-                    window_start=from_epoch_us(counts_from_us),
+                    window_start=from_epoch_us(start_us if is_less else counts_from_us),
                     settled=spent.settled,
                     parked=spent.parked,
                 )
