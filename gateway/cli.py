@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "budgets": "list, create, show and delete budgets, and show what is left",
     "prices": "show, set, import, compare and approve prices",
     "estimate": "work out what a call costs",
+    "rerate": "price calls of the past again",
     "commitments": "report commitments, shared costs and self-hosted models",
     "ledger": "export, verify and show records",
     "doctor": "check this installation",

@@ -10,18 +10,20 @@ from math import ceil
 from typing import Final, Literal, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from gateway.admission import OpenCall
 from gateway.budgets.protocol import BudgetStore
 from gateway.budgets.rules import Demand
 from gateway.clock import Clock, epoch_us
 from gateway.ledger.errors import StoreUnavailable
-from gateway.ledger.lines import to_ledger_lines, to_ledger_usage
+from gateway.ledger.lines import to_ledger_lines, to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import LedgerRecord, Outcome
 from gateway.settlement import NO_BILL, Bill, Served, rate_call
 from gateway.wire.facts import Answer
 from pricing.meters import OUTPUT_METERS, Meter
 from pricing.selfhosted import gpu_seconds
+from pricing.sku import STANDARD_TIER
 from pricing.usage import NOTHING, Basis, Quantity, Usage, unknown_usage
 
 log = logging.getLogger("taximeter.call")
@@ -204,6 +206,7 @@ class Endings:
         served = Served(
             priced_as=call.provider.priced_as,
             asked=call.model,
+            behind=call.provider.model_behind(call.model),
             model=answer.model,
             tier=answer.tier or call.facts.tier,
             region=call.provider.region,
@@ -316,6 +319,7 @@ def _to_record(
         flags = (*flags, f"cost exceeds the ceiling of {call.ceiling_pico} pico that was held")
     facts = call.facts
     input_total, output_total = usage.totals()
+    served = bill.served
     return LedgerRecord(
         id=call.id,
         started_at_us=call.started_at_us,
@@ -346,4 +350,9 @@ def _to_record(
         flags=flags,
         ceiling_pico=call.ceiling_pico,
         ceiling_tokens=call.ceiling_tokens,
+        priced_as=UNSET if served is None else served.priced_as,
+        priced_model=bill.priced_model or UNSET,
+        tier=UNSET if served is None else served.tier or STANDARD_TIER,
+        region=UNSET if served is None else served.region or UNSET,
+        variants=UNSET if served is None else to_ledger_variants(served.variants) or UNSET,
     )

@@ -11,12 +11,13 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from gateway.budgets.loading import load_bases
+from gateway.budgets.loading import load_bases, read_corrected
 from gateway.budgets.memory import MemoryBudgets
 from gateway.budgets.rules import Budget, BudgetId
 from gateway.callers import Caller, Callers
 from gateway.clock import Clock
 from gateway.directory import Directory, Snapshot
+from gateway.ledger.corrected import CORRECTIONS
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.queries import Queries
 
@@ -84,6 +85,7 @@ class DirectoryFollower:
         self._journal = journal
         self._clock = clock
         self._version = -1
+        self._corrections_seen = 0
         self._unloaded: list[_Unloaded] = []
         self.is_spending_known = False
         self._known = asyncio.Event()
@@ -98,6 +100,7 @@ class DirectoryFollower:
         """
         async with self._turn:
             snapshot = await asyncio.to_thread(self._directory.load_snapshot)
+            await self._take_corrections()
             await self._put_in_force(snapshot)
 
     async def follow(self) -> None:
@@ -108,6 +111,9 @@ class DirectoryFollower:
                 version = await asyncio.to_thread(self._directory.load_version)
                 if version != self._version or not self.is_spending_known:
                     await self.reload()
+                else:
+                    async with self._turn:
+                        await self._take_corrections()
             except StoreUnavailable as down:
                 log.warning("directory not readable, the last one stays in force: %s", down)
 
@@ -118,7 +124,10 @@ class DirectoryFollower:
         # has changed would start from nothing.
         self._forget_spending()
         # No await between the two: records after the cut are counted in memory from now on.
-        cut = {self._journal.writer: self._journal.position_seq()}
+        cut = {
+            self._journal.writer: self._journal.position_seq(),
+            CORRECTIONS: self._corrections_seen,
+        }
         fresh = self._budgets.install(snapshot.budgets, at)
         if fresh:
             again = {budget.id for budget in fresh}
@@ -126,6 +135,19 @@ class DirectoryFollower:
             self._unloaded.append(_Unloaded(budgets=fresh, cut=cut, at=at))
         await self._load_past()
         self._version = snapshot.version
+
+    async def _take_corrections(self) -> None:
+        """Count corrections made since the last look, whichever process appended them."""
+        seqs = await asyncio.to_thread(self._queries.seqs)
+        span = (self._corrections_seen, seqs.get(CORRECTIONS, 0))
+        if span[0] == span[1]:
+            return
+        at = self._clock.now()
+        budgets = [status.budget for status in self._budgets.status(at)]
+        # Budgets whose past is still to be read count corrections up to the cut of their start.
+        for base in await asyncio.to_thread(read_corrected, self._queries, budgets, span, at):
+            self._budgets.add_base(base.budget_id, base.window_start, base.settled, base.parked)
+        self._corrections_seen = span[1]
 
     async def _load_past(self) -> None:
         """Read what new budgets had spent before; what fails is read again, up to its old cut."""

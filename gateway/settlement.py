@@ -30,6 +30,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         priced_as: Catalog provider.
         asked: Model asked for, under the provider's own name.
+        behind: Model behind that name, where it is a deployment; ``None`` where they are one.
         model: Model served; ``None`` when the provider does not say.
         tier: Tier served, or else the one asked for; ``None`` when neither is known.
         region: Region class served; ``None`` where it does not change the price.
@@ -40,6 +41,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
     priced_as: str
     asked: str
+    behind: str | None = None
     model: str | None
     tier: str | None
     region: str | None
@@ -58,6 +60,9 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
         version: Book version asked; ``None`` when nothing was to be priced.
         status: How final the cost is.
         flags: What was odd, in words.
+        served: What was priced; ``None`` when nothing was to be priced.
+        priced_model: Catalog model whose prices applied, or the name to look them up by when there
+            are some; empty when nothing was to be priced.
     """
 
     lines: tuple[RatedLine, ...]
@@ -66,6 +71,8 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     status: CostStatus
     flags: tuple[str, ...] = ()
+    served: Served | None = None
+    priced_model: str = ""
 
 
 NO_BILL: Final = Bill(lines=(), cost=Money(0), list_cost=Money(0), version=None, status="final")
@@ -85,12 +92,13 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
     """
     if usage.basis is Basis.NONE:
         return NO_BILL
-    if usage.basis is Basis.UNKNOWN:
-        return _unknown(book, "unknown")
-    status: CostStatus = "final" if usage.basis is Basis.REPORTED else "estimated"
     billed, flags = _card_served(served, card, book)
+    name = _name_unpriced(served) if billed is None else billed.model
+    if usage.basis is Basis.UNKNOWN:
+        return _unknown(book, "unknown", (), served, name)
+    status: CostStatus = "final" if usage.basis is Basis.REPORTED else "estimated"
     if billed is None:
-        return _unknown(book, "unpriced", flags)
+        return _unknown(book, "unpriced", flags, served, name)
     try:
         lines = rate_usage(
             usage.counts,
@@ -100,7 +108,7 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
             variants=served.variants,
         )
     except UnpricedSku as gap:
-        return _unknown(book, "unpriced", (*flags, str(gap)))
+        return _unknown(book, "unpriced", (*flags, str(gap)), served, name)
     cost = total_cost(lines, billed.currency)
     return Bill(
         lines=lines,
@@ -109,12 +117,24 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
         version=book.version.version,
         status=status,
         flags=flags,
+        served=served,
+        priced_model=name,
     )
 
 
-def _unknown(book: Book, status: CostStatus, flags: tuple[str, ...] = ()) -> Bill:
-    version = book.version.version
-    return Bill(lines=(), cost=None, list_cost=None, version=version, status=status, flags=flags)
+def _unknown(
+    book: Book, status: CostStatus, flags: tuple[str, ...], served: Served, name: str
+) -> Bill:
+    return Bill(
+        lines=(),
+        cost=None,
+        list_cost=None,
+        version=book.version.version,
+        status=status,
+        flags=flags,
+        served=served,
+        priced_model=name,
+    )
 
 
 def _card_served(
@@ -126,13 +146,30 @@ def _card_served(
     other = book.find_card(served.priced_as, served.model, served.at, served.payer)
     if other is not None:
         return other, ()
-    if card is not None and _is_snapshot_of(served.model, (served.asked, card.model)):
+    if card is not None and is_snapshot_of(served.model, (served.asked, card.model)):
         # A new snapshot of the alias that was asked for: the provider bills it as the alias.
         return card, (f"snapshot {served.model} is not in the price book: priced as {card.model}",)
     return None, (f"served model {served.model} has no price",)
 
 
-def _is_snapshot_of(model: str, names: tuple[str, ...]) -> bool:
+def _name_unpriced(served: Served) -> str:
+    """The name whose price would have applied."""
+    behind = served.behind or served.asked
+    if served.model in (None, served.asked):
+        return behind
+    return behind if is_snapshot_of(served.model, (served.asked, behind)) else served.model
+
+
+def is_snapshot_of(model: str, names: tuple[str, ...]) -> bool:
+    """Tell whether a model is a dated or numbered snapshot of another.
+
+    Args:
+        model: Its name.
+        names: Names of the other.
+
+    Returns:
+        Whether it has one of the names with a date or a number behind it.
+    """
     return any(
         model.startswith(name) and _SNAPSHOT.fullmatch(model, len(name)) is not None
         for name in names

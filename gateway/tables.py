@@ -73,6 +73,11 @@ records = Table(
     Column("flags", _json, nullable=False),
     Column("ceiling_pico", BigInteger),
     Column("ceiling_tokens", BigInteger),
+    Column("priced_as", Text),
+    Column("priced_model", Text),
+    Column("tier", Text),
+    Column("region", Text),
+    Column("variants", _json),
     UniqueConstraint("writer", "seq"),
     Index("ix_records_started_at_us", "started_at_us"),
     Index("ix_records_team_started_at_us", "team", "started_at_us"),
@@ -228,4 +233,17 @@ price_decisions = Table(
     Column("actor", Text, nullable=False),
     Column("why", Text, nullable=False),
     Column("became", _id),
+)
+
+# Runs that priced the past again: a row when one begins and another when it is done. Append-only.
+rerate_runs = Table(
+    "rerate_runs",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("status", Text, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("request", _json, nullable=False),
+    Column("result", _json),
 )

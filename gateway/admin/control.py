@@ -18,6 +18,7 @@ from gateway.admin import (
     price_changes,
     prices,
     projects,
+    rerates,
     system,
     teams,
     usage,
@@ -42,6 +43,7 @@ _NOUNS = (
     price_changes,
     prices,
     estimates,
+    rerates,
     commitments,
 )
 

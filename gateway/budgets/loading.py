@@ -60,6 +60,32 @@ class SpentReader(Protocol):
         ...
 
 
+class CorrectedReader(Protocol):
+    """Adds up what new corrections change in a scope."""
+
+    def sum_corrected(
+        self,
+        scope: Mapping[str, str],
+        unit: Unit,
+        start_us: int,
+        end_us: int | None,
+        span: tuple[int, int],
+    ) -> Spent:
+        """Add up the corrections of calls that started in a half-open span.
+
+        Args:
+            scope: As in ``Budget.scope``.
+            unit: What to add up.
+            start_us: First microsecond since 1970.
+            end_us: First microsecond after the span; ``None`` when it has no end.
+            span: Last number of the corrections counted before, and of those to count now.
+
+        Returns:
+            Signed sums.
+        """
+        ...
+
+
 class BaseTaker(Protocol):
     """Takes what was spent before a budget was installed."""
 
@@ -140,6 +166,38 @@ def read_bases(
                 base = Base(
                     budget_id=budget.id,
                     window_start=from_epoch_us(counts_from_us),
+                    settled=spent.settled,
+                    parked=spent.parked,
+                )
+                bases.append(base)
+    return tuple(bases)
+
+
+def read_corrected(
+    reader: CorrectedReader, budgets: Iterable[Budget], span: tuple[int, int], at: datetime
+) -> tuple[Base, ...]:
+    """Read what new corrections change in the window of each budget that holds now.
+
+    Args:
+        reader: The ledger.
+        budgets: Every budget in force.
+        span: As for ``CorrectedReader.sum_corrected``.
+        at: Now.
+
+    Returns:
+        What to add, signed; none where nothing changes.
+    """
+    bases = []
+    for budget in budgets:
+        for start_us, end_us, counts_from_us in _spans(budget, at):
+            spent = reader.sum_corrected(budget.scope, budget.unit, start_us, end_us, span)
+            if spent.settled or spent.parked:
+                # What makes calls dearer ages out of a rolling window after them, what makes them
+                # cheaper before them: for a moment too much counts as spent, never too little.
+                is_less = spent.settled + spent.parked < 0
+                base = Base(
+                    budget_id=budget.id,
+                    window_start=from_epoch_us(start_us if is_less else counts_from_us),
                     settled=spent.settled,
                     parked=spent.parked,
                 )

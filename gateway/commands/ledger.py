@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, get_args
 
 from sqlalchemy import Engine
 
-from gateway.clock import SystemClock, epoch_us
+from gateway.clock import SystemClock, epoch_us, to_rfc3339
 from gateway.commands.catch_up import catch_up
 from gateway.commands.context import read_settings
 from gateway.commands.database import opened_database
@@ -27,6 +27,7 @@ from gateway.commands.output import (
     write_table,
 )
 from gateway.commands.parsing import Actions, add_json, parse_instant, parse_pair
+from gateway.ledger.corrected import posted_call
 from gateway.ledger.export import ExportFormat, ExportRefused, export_records
 from gateway.ledger.filters import QueryRefused, RecordFilter
 from gateway.ledger.queries import Queries
@@ -204,19 +205,25 @@ def _show(engine: Engine, args: argparse.Namespace) -> int:
     if record is None:
         raise CommandFailed(f"there is no record {args.id} in the ledger")
     derived = _derive(engine, args, record)
-    trouble = [*_find_trouble(record), *(one.problem for one in derived if one.problem)]
+    later = Queries(engine).find_corrections(args.id)
+    trouble = [problem for one in (record, *later) for problem in _find_trouble(one)]
+    trouble += [one.problem for one in derived if one.problem]
     if args.json:
         rows = [_derived_row(one) for one in derived]
         write_json(
             {
                 **to_public(record),
                 "derived": {"ok": not trouble, "problems": trouble, "lines": rows},
+                "corrections": [to_public(one) for one in later],
+                "effective": _effective(record, later),
             }
         )
         return 1 if trouble else 0
     write_fields(_fields_of(record))
     if record.lines:
         _write_lines(record, derived)
+    if later:
+        _write_corrections(record, later)
     for problem in trouble:
         write_note(f"does not add up: {problem}")
     if derived and not trouble:
@@ -295,6 +302,40 @@ def _derived_row(one: DerivedLine) -> dict[str, Any]:
         "source": price.rate.source,
         "checked_at": price.rate.checked_at.isoformat(),
     }
+
+
+def _effective(record: LedgerRecord, later: Sequence[LedgerRecord]) -> dict[str, str | None]:
+    call = posted_call(record, later)
+    return {
+        "cost": None if call.cost_pico is None else pico_to_text(call.cost_pico),
+        "list_cost": None if call.list_cost_pico is None else pico_to_text(call.list_cost_pico),
+    }
+
+
+def _write_corrections(record: LedgerRecord, later: Sequence[LedgerRecord]) -> None:
+    write_line()
+    write_table(
+        ("CORRECTION", "MADE AT", "COST", "PRICE BOOK", "WHY"),
+        [
+            [
+                one.id,
+                to_rfc3339(one.ended_at_us),
+                _money_text(one.cost_pico),
+                one.price_version or "",
+                "; ".join(one.flags),
+            ]
+            for one in later
+        ],
+        right=("COST",),
+    )
+    cost = _money_text(posted_call(record, later).cost_pico)
+    first = _money_text(record.cost_pico)
+    many = "1 correction" if len(later) == 1 else f"{len(later)} corrections"
+    write_line(f"effective cost {cost} {record.currency} ({first} as recorded, {many})")
+
+
+def _money_text(pico: int | None) -> str:
+    return "unknown" if pico is None else pico_to_text(pico)
 
 
 def derive_cost(line: LedgerLine) -> int:

@@ -143,12 +143,15 @@ def tag_value(name: str) -> ColumnElement[str | None]:
     return value
 
 
-def is_uncorrected(amount: str, up_to: Mapping[str, int] | None = None) -> ColumnElement[bool]:
+def is_uncorrected(
+    amount: str, up_to: Mapping[str, int] | None = None, table: FromClause = records
+) -> ColumnElement[bool]:
     """Tell records whose amount no later record has made known.
 
     Args:
         amount: Column that a correction would have filled.
         up_to: As for ``within``; later corrections are as good as not there.
+        table: As for ``within``.
 
     Returns:
         A condition on ``records``. Databases evaluate it row by row, through the index on
@@ -156,7 +159,7 @@ def is_uncorrected(amount: str, up_to: Mapping[str, int] | None = None) -> Colum
     """
     other = records.alias("correction")
     return ~exists().where(
-        other.c.corrects == records.c.id, other.c[amount].is_not(None), within(up_to or {}, other)
+        other.c.corrects == table.c.id, other.c[amount].is_not(None), within(up_to or {}, other)
     )
 
 

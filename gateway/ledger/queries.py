@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    exists,
     func,
     not_,
     or_,
@@ -25,6 +26,7 @@ from sqlalchemy import (
 
 from gateway.budgets.rules import Unit
 from gateway.ledger.chain import ChainProblem, load_heads, load_lines, verify_chains
+from gateway.ledger.corrected import CORRECTIONS
 from gateway.ledger.filters import (
     QueryRefused,
     RecordFilter,
@@ -97,6 +99,22 @@ class Queries:
         with self._connected() as connection:
             found = _load_records(connection, select(records).where(records.c.id == record_id))
         return found[0] if found else None
+
+    def find_corrections(self, record_id: str) -> tuple[LedgerRecord, ...]:
+        """Look up every correction of a record.
+
+        Args:
+            record_id: Its id.
+
+        Returns:
+            The corrections, the oldest first.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        query = select(records).where(records.c.corrects == record_id).order_by(records.c.id)
+        with self._connected() as connection:
+            return tuple(_load_records(connection, query))
 
     def page_records(
         self, wanted: RecordFilter, limit: int, cursor: str | None = None
@@ -309,6 +327,68 @@ class Queries:
             row = connection.execute(query).one()
         settled = sum(total(row, amount.name) for amount in amounts)
         return Spent(settled=settled, parked=total(row, "parked"))
+
+    def sum_corrected(
+        self,
+        scope: Mapping[str, str],
+        unit: Unit,
+        start_us: int,
+        end_us: int | None,
+        span: tuple[int, int],
+    ) -> Spent:
+        """Add up what corrections that were just made change in a window of a budget.
+
+        Args:
+            scope: As in ``Budget.scope``.
+            unit: What the budget limits.
+            start_us: Start of the window, microseconds since 1970.
+            end_us: First instant after it; ``None`` when it has no end.
+            span: Last number of the corrections counted before, and of those to count now.
+
+        Returns:
+            Signed differences. What was held for a call whose amount they make known is parked no
+            longer. Prices change money alone.
+
+        Raises:
+            QueryRefused: The scope names something records do not have.
+            StoreUnavailable: The database cannot be reached.
+        """
+        if unit is not Unit.USD:
+            return Spent(settled=0, parked=0)
+        original = records.alias("original")
+        after, last = span
+        is_known = original.c.cost_pico.is_(None) & is_uncorrected(
+            "cost_pico", {CORRECTIONS: after}, original
+        )
+        # A call can be corrected several times in the span: the first time ends its parking.
+        earlier = records.alias("earlier")
+        is_first = ~exists().where(
+            earlier.c.corrects == records.c.corrects,
+            earlier.c.writer == CORRECTIONS,
+            earlier.c.seq > after,
+            earlier.c.seq < records.c.seq,
+        )
+        counted = [
+            *in_scope(scope),
+            records.c.writer == CORRECTIONS,
+            records.c.seq > after,
+            records.c.seq <= last,
+            records.c.started_at_us >= start_us,
+            records.c.currency == "USD",
+        ]
+        if end_us is not None:
+            counted.append(records.c.started_at_us < end_us)
+        query = (
+            select(
+                *sum_apart(records.c.cost_pico, "settled"),
+                *sum_apart(case((is_known & is_first, original.c.ceiling_pico)), "freed"),
+            )
+            .select_from(records.join(original, original.c.id == records.c.corrects))
+            .where(*counted)
+        )
+        with self._connected() as connection:
+            row = connection.execute(query).one()
+        return Spent(settled=total(row, "settled"), parked=-total(row, "freed"))
 
     def _count_requests(self, counted: Sequence[ColumnElement[bool]]) -> Spent:
         query = select(func.count()).select_from(records).where(*counted)

@@ -6,6 +6,7 @@ Pure. Must never hold a prompt, an answer or a secret.
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.clock import to_rfc3339
 from pricing.money import pico_to_text
@@ -79,6 +80,12 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
         flags: What was odd, in words; empty when all is well.
         ceiling_pico: What was held for the call; counts as spent while ``cost_pico`` is ``None``.
         ceiling_tokens: Tokens held for the call, likewise.
+        priced_as: Catalog provider whose prices were asked. Like the next four it is unset where
+            that is not known: entries of versions that did not write it, and refusals.
+        priced_model: Catalog model whose prices applied, or would have.
+        tier: Service tier it was priced at.
+        region: Region class likewise; unset where the region does not change the price.
+        variants: Makes it was priced in, by meter; unset where no meter was sold in one.
     """
 
     id: str
@@ -115,20 +122,25 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
     flags: tuple[str, ...] = ()
     ceiling_pico: int | None = None
     ceiling_tokens: int | None = None
+    # What is unset is not encoded, so entries from before these fields keep their hash. Guarded by
+    # tests/ledger/test_priced_fields.py.
+    priced_as: str | UnsetType = UNSET
+    priced_model: str | UnsetType = UNSET
+    tier: str | UnsetType = UNSET
+    region: str | UnsetType = UNSET
+    variants: dict[str, str] | UnsetType = UNSET
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="intent"):
     """What is about to be sent; becomes an ``aborted`` record if nothing follows it.
 
-    Attributes are those of ``LedgerRecord`` with the same names, and:
+    Attributes are those of ``LedgerRecord`` with the same names, empty where those are unset, and:
 
     Attributes:
         bound_usage: Largest counts by meter the call can come to; empty when unbounded.
         bound_tier: Service tier they would be priced at; empty when unpriced.
         bound_region: Region class likewise.
         bound_variants: Makes they would be priced in, by meter.
-        priced_as: Catalog provider of the model.
-        priced_model: Catalog model it was priced as; empty when unpriced.
     """
 
     id: str
@@ -200,7 +212,7 @@ def to_public(record: LedgerRecord) -> dict[str, Any]:
 
     Returns:
         Fields in their published order; instants as RFC 3339 UTC, money as decimal text, unknown
-        as ``None``. What was held and the position in the chain stay inside.
+        as ``None``. What was held, how it was priced and the position in the chain stay inside.
     """
     shown: dict[str, Any] = {
         **msgspec.structs.asdict(record),

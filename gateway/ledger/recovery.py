@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from msgspec import UNSET
+
 from gateway.clock import SystemClock, from_epoch_us
 from gateway.ledger.errors import LedgerConflict, StoreUnavailable
 from gateway.ledger.journal import Fsync, Journal
@@ -182,6 +184,11 @@ def end_aborted(
         flags=(STOPPED_FLAG,),
         ceiling_pico=intent.ceiling_pico,
         ceiling_tokens=intent.ceiling_tokens,
+        priced_as=intent.priced_as or UNSET,
+        priced_model=(intent.priced_model or _bare(intent)) if intent.priced_as else UNSET,
+        tier=intent.bound_tier or UNSET,
+        region=intent.bound_region or UNSET,
+        variants=intent.bound_variants or UNSET,
     )
 
 

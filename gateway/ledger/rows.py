@@ -8,13 +8,18 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from gateway.ledger.record import LedgerLine, LedgerRecord
 from pricing.meters import Meter
 
 _LIST_FIELDS: Final = ("tags", "usage", "flags", "lines")
+# Null in the tables where they are unset in the record.
+_PRICED_TEXTS: Final = ("priced_as", "priced_model", "tier", "region")
 _PLAIN_FIELDS: Final = tuple(
-    name for name in LedgerRecord.__struct_fields__ if name not in _LIST_FIELDS
+    name
+    for name in LedgerRecord.__struct_fields__
+    if name not in (*_LIST_FIELDS, *_PRICED_TEXTS, "variants")
 )
 _RANK: Final[Mapping[str, int]] = {meter.value: rank for rank, meter in enumerate(Meter)}
 _INT64_MAX: Final = 2**63 - 1
@@ -49,6 +54,10 @@ def to_row(record: LedgerRecord) -> dict[str, Any]:
     row["tags"] = record.tags
     row["usage"] = record.usage
     row["flags"] = list(record.flags)
+    for name in _PRICED_TEXTS:
+        value = getattr(record, name)
+        row[name] = None if value is UNSET else value
+    row["variants"] = None if record.variants is UNSET else record.variants
     return row
 
 
@@ -60,6 +69,8 @@ def to_line_rows(record: LedgerRecord) -> list[dict[str, Any]]:
 
     Returns:
         Its rated lines, then every counted meter that has no rated line, with null price and cost.
+        The lines of a correction may count what the record it corrects has counted without a price:
+        then a row without a price takes that count back, so that no sum has it twice.
     """
     rows = [
         {
@@ -77,15 +88,14 @@ def to_line_rows(record: LedgerRecord) -> list[dict[str, Any]]:
         }
         for number, line in enumerate(record.lines)
     ]
-    rated = {line.meter for line in record.lines}
-    unrated = [meter for meter in sorted(record.usage, key=_rank) if meter not in rated]
+    unrated = _unrated(record)
     rows += [
         {
             "record_id": record.id,
             "line": number,
             "started_at_us": record.started_at_us,
             "meter": meter,
-            "quantity": str(record.usage[meter]),
+            "quantity": str(unrated[meter]),
             "sku": None,
             "price_id": None,
             "unit_price": None,
@@ -93,9 +103,19 @@ def to_line_rows(record: LedgerRecord) -> list[dict[str, Any]]:
             "list_cost_pico": None,
             "cost_pico": None,
         }
-        for number, meter in enumerate(unrated, start=len(rows))
+        for number, meter in enumerate(sorted(unrated, key=_rank), start=len(rows))
     ]
     return rows
+
+
+def _unrated(record: LedgerRecord) -> Mapping[str, int | str | Decimal]:
+    if record.corrects is None:
+        rated = {line.meter for line in record.lines}
+        return {meter: count for meter, count in record.usage.items() if meter not in rated}
+    left = {meter: Decimal(count) for meter, count in record.usage.items()}
+    for line in record.lines:
+        left[line.meter] = left.get(line.meter, Decimal(0)) - Decimal(line.quantity)
+    return {meter: f"{count:f}" for meter, count in left.items() if count}
 
 
 def from_row(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> LedgerRecord:
@@ -110,6 +130,9 @@ def from_row(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Ledg
         meters stand in the order of the catalog, whatever order the database keeps.
     """
     values = {name: row[name] for name in _PLAIN_FIELDS}
+    values |= {name: row[name] for name in _PRICED_TEXTS if row[name] is not None}
+    if row["variants"] is not None:
+        values["variants"] = dict(sorted(row["variants"].items()))
     usage = row["usage"]
     return LedgerRecord(
         **values,

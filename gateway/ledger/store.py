@@ -4,7 +4,7 @@ Must never change or delete a record; the database refuses it too.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
@@ -44,11 +44,18 @@ from gateway.tables import record_lines, records, shipped
 # The newest revision in gateway/ledger/migrations; compared with the database at every start
 # without importing Alembic, which takes longer than the comparison. tests/ledger/test_store.py
 # checks that it is the newest.
-SCHEMA_REVISION: Final = "0002"
+SCHEMA_REVISION: Final = "0003"
 
 _URL_FORMS: Final = "sqlite:///file.db or postgresql://user:password@host:port/database"
 _BUSY_S_MAX: Final = 10
 _READS_ONLY: Final = "taximeter_reads_only"
+
+
+# Two processes may add the first records of a writer at once; both must find a row to lock.
+_INSERT_NEW_WRITER: Final = text(
+    'INSERT INTO shipped (writer, segment, "offset", seq, hash) '
+    "VALUES (:writer, 0, 0, :seq, :hash) ON CONFLICT (writer) DO NOTHING"
+)
 
 
 class DatabaseRefused(ValueError):
@@ -177,6 +184,41 @@ class LedgerStore:
             except (DataError, OverflowError):
                 self._append(writer, [storable(record) for record in records], shipped_to)
 
+    def append_next(self, writer: str, make: Callable[[Connection], Sequence[LedgerRecord]]) -> int:
+        """Add records of a writer that has no journal, one transaction after the other.
+
+        Args:
+            writer: Name of the writer, shared by every process.
+            make: Makes the records, their ``seq`` aside, from what the ledger says now. It is
+                called while nobody else can add records of this writer, in a transaction that sees
+                all of them.
+
+        Returns:
+            How many records there were.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached; nothing was written.
+        """
+        of_writer = shipped.c.writer == writer
+        with store_errors(), self._engine.begin() as connection:
+            connection.execute(
+                _INSERT_NEW_WRITER, {"writer": writer, "seq": START.seq, "hash": START.hash}
+            )
+            position = select(shipped.c.seq, shipped.c.hash).where(of_writer).with_for_update()
+            found = connection.execute(position).one()
+            head = ChainHead(seq=found.seq, hash=found.hash)
+            made = make(connection)
+            numbered = [
+                msgspec.structs.replace(record, seq=seq)
+                for seq, record in enumerate(made, start=head.seq + 1)
+            ]
+            rows, lines, head = _chain_rows(writer, head, numbered)
+            self._insert_records.run(connection, rows)
+            self._insert_lines.run(connection, lines)
+            moved = update(shipped).where(of_writer).values(seq=head.seq, hash=head.hash)
+            connection.execute(moved)
+        return len(numbered)
+
     def _append(self, writer: str, entries: Sequence[LedgerRecord], shipped_to: ShippedTo) -> None:
         of_writer = shipped.c.writer == writer
         position = select(shipped.c.seq, shipped.c.hash).where(of_writer).with_for_update()
@@ -217,7 +259,8 @@ class _BulkInsert:
             return
         for row in rows:
             for name in self._json_columns:
-                row[name] = _to_json(row[name])
+                if row[name] is not None:
+                    row[name] = _to_json(row[name])
         values: Any = [self._values_of(row) for row in rows] if self._by_position else rows
         connection.exec_driver_sql(self._sql, values)
 

@@ -251,6 +251,8 @@ def test_the_document_knows_the_contract(world: World):
         *(f"/api/v1/{noun}/{{id}}" for noun in nouns),
         *(f"/api/v1/{noun}" for noun in ("ledger", "usage", "prices", "estimates")),
         *(f"/api/v1/{noun}" for noun in ("commitments", "shared-costs", "prices/versions")),
+        "/api/v1/rerates",
+        "/api/v1/rerates/{id}",
         "/healthz",
         "/readyz",
     }

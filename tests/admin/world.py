@@ -132,9 +132,11 @@ class World:
         parts: What the app was built from.
         app: The control plane.
         mailbox: Where calls leave their records.
+        folder: Where its database is; another world on it is another process.
     """
 
     def __init__(self, folder: Path, config: str = CONFIG) -> None:
+        self.folder = folder
         file = folder / "taximeter.yaml"
         file.write_text(config, "utf-8")
         settings = load_settings(file, {})

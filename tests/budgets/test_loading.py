@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from gateway.budgets.loading import ROLLING_PARTS, load_bases
+from gateway.budgets.loading import ROLLING_PARTS, load_bases, read_corrected
 from gateway.budgets.memory import MemoryBudgets
 from gateway.budgets.rules import Unit
 from gateway.clock import epoch_us
@@ -110,3 +110,65 @@ def test_a_rolling_window_forgets_part_by_part() -> None:
     assert 5 == spent_at(AT + timedelta(seconds=30 + 60 / ROLLING_PARTS))
     assert 5 == spent_at(AT + timedelta(seconds=59.999999))
     assert 0 == spent_at(AT + timedelta(seconds=60 + 60 / ROLLING_PARTS))
+
+
+class Corrections:
+    """Corrections of calls by time, all of one scope."""
+
+    def __init__(self, *rows: tuple[str, int, int]) -> None:
+        self.rows = rows
+
+    def sum_corrected(
+        self,
+        scope: Mapping[str, str],
+        unit: Unit,
+        start_us: int,
+        end_us: int | None,
+        span: tuple[int, int],
+    ) -> Sums:
+        assert ({}, Unit.USD, (3, 5)) == (scope, unit, span)
+        found = [
+            row
+            for row in self.rows
+            if start_us <= epoch_us(instant(row[0]))
+            and (end_us is None or epoch_us(instant(row[0])) < end_us)
+        ]
+        return Sums(sum(row[1] for row in found), sum(row[2] for row in found))
+
+
+@pytest.mark.parametrize("window", ["day", "rolling:86400"])
+def test_corrections_change_what_a_window_has_spent(window: str) -> None:
+    """Calls of the window alone count; one that became known is parked no longer."""
+    memory = MemoryBudgets()
+    one = budget(f"B {window} 5 USD")
+    memory.install([one], AT)
+    memory.add_base(one.id, AT, settled=100, parked=40)
+    reader = Corrections(
+        ("2026-11-23T09:00:00+00:00", 7, 0),
+        ("2026-11-23T05:00:00+00:00", -3, 0),
+        ("2026-11-23T03:00:00+00:00", 30, -40),
+        ("2026-11-21T09:00:00+00:00", 1000, 0),
+    )
+    for base in read_corrected(reader, [one], (3, 5), AT):
+        memory.add_base(base.budget_id, base.window_start, base.settled, base.parked)
+
+    status = memory.status(AT)[0]
+    assert (134, 0) == (status.spent, status.parked)
+
+
+def test_a_cheaper_call_is_never_forgotten_before_its_correction() -> None:
+    """A rolling window may count too much for a moment, never too little."""
+    memory = MemoryBudgets()
+    one = budget("B rolling:60 5 USD")
+    memory.install([one], AT)
+    call_at = AT - timedelta(seconds=1)
+    memory.add_base(one.id, call_at, settled=100, parked=0)
+    reader = Corrections((call_at.isoformat(), -30, 0))
+    for base in read_corrected(reader, [one], (3, 5), AT):
+        memory.add_base(base.budget_id, base.window_start, base.settled, base.parked)
+
+    seen = [memory.status(call_at + timedelta(seconds=n / 2))[0].spent for n in range(2, 130)]
+    assert 70 == seen[0]
+    assert {70, 100, 0} >= set(seen)
+    assert sorted(seen[:118]) == seen[:118]
+    assert 0 == seen[-1]

@@ -150,9 +150,18 @@ def any_record(draw: st.DrawFn) -> LedgerRecord:
         )
     }
     tags = draw(st.dictionaries(any_text(), any_text(), max_size=4))
+    priced: dict[str, Any] = {
+        name: draw(any_text())
+        for name in ("priced_as", "priced_model", "tier", "region")
+        if draw(st.booleans())
+    }
+    variants = draw(st.none() | st.dictionaries(st.sampled_from(Meter).map(str), any_text()))
+    if variants is not None:
+        priced["variants"] = dict(sorted(variants.items()))
     return make_record(
         **columns,
         **numbers,
+        **priced,
         usage=usage,
         lines=lines,
         tags=dict(sorted(tags.items())),

@@ -1,7 +1,9 @@
 """Bringing a database up to date, and telling whether it is."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -9,14 +11,47 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from gateway.ledger.errors import ShippedTo, StoreUnavailable
+from gateway.ledger.chain import GENESIS
+from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.migrate import SchemaUnknown, alembic_config, upgrade
 from gateway.ledger.queries import Queries
-from gateway.ledger.store import SCHEMA_REVISION, LedgerStore, is_current
+from gateway.ledger.store import SCHEMA_REVISION, is_current
 from gateway.prices.store import PriceStore
 from gateway.tables import metadata
 from pricing.book import load_book
-from tests.contracts.records import make_record, with_seq
+
+# A record as version 0.1.0 hashed it, and its row.
+_OLD_RECORD = (
+    '{"type":"record","id":"A","seq":1,"started_at_us":5,"ended_at_us":6,"outcome":"refused",'
+    '"http_status":429,"stream":false,"api":"openai.chat","provider":null,'
+    '"model_requested":"gpt-5","model":null,"provider_request_id":null,"organization":null,'
+    '"team":null,"project":null,"key":null,"user":null,"tags":{"a":"1","b":"2"},"usage":{},'
+    '"input_total":0,"output_total":0,"basis":"none","user_input_tokens":null,"currency":"USD",'
+    '"cost_pico":0,"list_cost_pico":0,"provider_cost_pico":null,"price_version":null,'
+    '"cost_status":"final","lines":[],"corrects":null,"flags":["odd"],"ceiling_pico":null,'
+    '"ceiling_tokens":null}'
+)
+_OLD_ROW = {
+    "id": "A",
+    "seq": 1,
+    "started_at_us": 5,
+    "ended_at_us": 6,
+    "outcome": "refused",
+    "http_status": 429,
+    "stream": False,
+    "api": "openai.chat",
+    "model_requested": "gpt-5",
+    "tags": '{"b": "2", "a": "1"}',
+    "usage": "{}",
+    "input_total": 0,
+    "output_total": 0,
+    "basis": "none",
+    "currency": "USD",
+    "cost_pico": 0,
+    "list_cost_pico": 0,
+    "cost_status": "final",
+    "flags": '["odd"]',
+}
 
 
 def test_the_newest_revision_is_the_one_the_store_expects():
@@ -36,21 +71,30 @@ def test_a_new_database_gets_every_table_as_declared(engine):
     assert is_current(engine)
 
 
-def test_records_of_the_first_revision_survive_the_upgrade(engine):
-    """Tables of prices are added beside them, and the next start records the shipped version."""
+def _open_first_revision(engine):
+    """Make a database of the first revision with one record in it."""
     config = alembic_config()
+    digest = hashlib.sha256((GENESIS + _OLD_RECORD).encode()).hexdigest()
+    names = ", ".join(f'"{name}"' for name in _OLD_ROW)
+    places = ", ".join(f":{name}" for name in _OLD_ROW)
+    row = f"INSERT INTO records ({names}, writer, prev_hash, hash) VALUES ({places}, 'w-1', "
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
-    given = make_record()
-    LedgerStore(engine).append("w-1", [with_seq(given, 1)], ShippedTo(segment=1, offset=1))
+        connection.execute(text(f"{row} '{GENESIS}', '{digest}')"), _OLD_ROW)
+        connection.execute(text(f"INSERT INTO shipped VALUES ('w-1', 1, 1, 1, '{digest}')"))
+
+
+def test_records_of_the_first_revision_survive_the_upgrade(engine):
+    """Tables of prices are added beside them, and the next start records the shipped version."""
+    _open_first_revision(engine)
     assert not is_current(engine)
 
     upgrade(engine)
     store = PriceStore(engine)
 
     assert is_current(engine)
-    assert given.id == Queries(engine).find_record(given.id).id
+    assert Queries(engine).find_record("A") is not None
     assert () == store.record_shipped("taximeter")
     assert load_book().version.version == store.load_book(providers=["demo"]).version.version
 
@@ -97,7 +141,20 @@ def test_a_missing_database_cannot_be_upgraded(absent_engine):
         upgrade(absent_engine)
 
 
-@pytest.mark.parametrize("name", ["0001", "0002"])
+def test_records_of_the_first_revision_keep_their_hash(engine):
+    """The chain of an old database verifies after the upgrade, and says nothing it never knew."""
+    _open_first_revision(engine)
+
+    upgrade(engine)
+
+    found = Queries(engine).find_record("A")
+    assert [] == list(Queries(engine).verify())
+    assert found is not None
+    assert not found.priced_as
+    assert _OLD_RECORD.encode() == msgspec.json.encode(found, order="deterministic")
+
+
+@pytest.mark.parametrize("name", ["0001", "0002", "0003"])
 def test_a_revision_cannot_be_taken_back(name):
     """Going back would lose records."""
     revision = ScriptDirectory.from_config(alembic_config()).get_revision(name)

@@ -58,6 +58,9 @@ def test_an_open_call_becomes_the_most_it_can_have_come_to():
         flags=(STOPPED_FLAG,),
         ceiling_pico=6_250_000_000,
         ceiling_tokens=1500,
+        priced_as="openai",
+        priced_model="gpt-5",
+        tier="standard",
     )
 
 

@@ -145,3 +145,14 @@ def test_a_name_without_a_deployment_is_what_it_says() -> None:
     run(world.call())
 
     assert ("refused", 403) == (world.record.outcome, world.record.http_status)
+
+
+def test_a_record_says_what_it_was_priced_as() -> None:
+    """Enough to price it again with another book; a refusal says nothing."""
+    world = World(Play(steps=WHOLE))
+    run(world.call())
+    record = world.record
+
+    assert ("openai", "gpt-5", "standard") == (record.priced_as, record.priced_model, record.tier)
+    assert not record.region
+    assert not record.variants

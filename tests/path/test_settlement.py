@@ -200,3 +200,24 @@ def test_the_instant_decides_the_price() -> None:
 
     assert "final" == bill(at=first).status
     assert "unpriced" == bill(at=first - timedelta(microseconds=1)).status
+
+
+@pytest.mark.parametrize(
+    ("billed", "name"),
+    [
+        (bill(), "gpt-5"),
+        (bill(model=None), "gpt-5"),
+        (bill(model="gpt-5-2025-08-07"), "gpt-5"),
+        (bill(model="gpt-5-2030-01-01"), "gpt-5"),
+        (bill(model="gpt-4o"), "gpt-4o"),
+        (bill("my-deployment", model=None, behind="gpt-9"), "gpt-9"),
+        (bill("my-deployment", model="my-deployment", behind="gpt-9"), "gpt-9"),
+        (bill("gpt-9", model="gpt-9-2030-01-01"), "gpt-9"),
+        (bill("gpt-9", model="gpt-10"), "gpt-10"),
+        (bill(usage=unknown_usage("lost")), "gpt-5"),
+        (bill(usage=NOTHING), ""),
+    ],
+)
+def test_a_bill_names_the_model_whose_prices_apply(billed: Bill, name: str) -> None:
+    """Also where there is no price yet: it is looked up again by this name."""
+    assert name == billed.priced_model
