@@ -41,6 +41,7 @@ check: $(VENV)/.ready-dev  ## Check format, lint, types, import contracts and ho
 bench: $(VENV)/.ready-dev  ## Measure the gateway against a bare proxy, and its prices; writes bench/RESULTS*.md.
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.prices
+	@$(BIN)/python -m bench.rerate
 
 .PHONY: catalog
 catalog: $(VENV)/.ready-dev  ## Publish a catalog from the installed lists (ARGS="--version V --at T --note N").

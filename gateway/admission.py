@@ -42,7 +42,14 @@ from gateway.wire.openai_chat import OpenAIChat
 from pricing.book import Book
 from pricing.meters import Meter
 from pricing.rates import RateCard
-from pricing.rating import Ceiling, Unbounded, UnpricedSku, find_ceiling, prices_time
+from pricing.rating import (
+    Ceiling,
+    Unbounded,
+    UnpricedSku,
+    find_ceiling,
+    prices_request,
+    prices_time,
+)
 from pricing.sku import STANDARD_TIER
 
 _DEFAULT_FORMAT: WireFormat = OpenAIChat()
@@ -77,6 +84,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
         book: The version everything about it is priced with.
         card: Prices in force; ``None`` for an unpriced model that is allowed.
         gpus: GPUs it keeps busy; 0 where time has no price.
+        is_request_priced: Whether it costs something by itself, whatever it counts.
         sent_s: When it was sent, on the monotonic clock.
         ceiling: The most the call can come to; ``None`` when unpriced or unbounded.
         ceiling_pico: Its cost; ``None`` when the cost cannot be bounded.
@@ -106,6 +114,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
     book: Book | None = None
     card: RateCard | None = None
     gpus: int = 0
+    is_request_priced: bool = False
     sent_s: float = 0.0
     ceiling: Ceiling | None = None
     ceiling_pico: int | None = None
@@ -306,6 +315,10 @@ class Admission:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
         if call.card is None:
             return
+        if prices_request(call.card):
+            call.is_request_priced = True
+            fees = {**reach.fees, Meter.REQUEST: 1}
+            reach = msgspec.structs.replace(reach, fees=fees)
         if prices_time(call.card):
             call.gpus = call.provider.fleet.gpus_at(call.card.model, call.at)
             seconds = ceil(call.provider.call_s_max) * call.gpus
@@ -417,10 +430,10 @@ def _read_secret(client: Client) -> str | None:
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:
-    """Tiers the provider may serve the call at: the one asked for, or those its settings allow."""
+    """Tiers the provider may serve the call at: what is asked for is a wish, standard the rest."""
     assert call.facts is not None
     if call.facts.tier is not None:
-        return frozenset({call.facts.tier})
+        return frozenset({call.facts.tier, STANDARD_TIER})
     if call.card is None:
         return frozenset({STANDARD_TIER})
     return _undecided_of(call.card.tiers)

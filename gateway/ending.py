@@ -117,6 +117,7 @@ class Endings:
             or not usage.counts
             or answer.text_chars > answer.usage_chars
             or call.gpus
+            or call.is_request_priced
             or (call.facts is not None and call.facts.fees)
         ):
             return None
@@ -141,6 +142,8 @@ class Endings:
     def _fees(self, call: OpenCall) -> Mapping[Meter, Quantity]:
         """What stands in no usage object: what is charged by the call, and by its time."""
         fees: Mapping[Meter, Quantity] = {} if call.facts is None else call.facts.fees
+        if call.is_request_priced:
+            fees = {**fees, Meter.REQUEST: 1}
         if not call.gpus or not call.is_sent:
             return fees
         elapsed_us = max(0, round((self.clock.monotonic_s() - call.sent_s) * 1_000_000))
@@ -208,7 +211,8 @@ class Endings:
             asked=call.model,
             behind=call.provider.model_behind(call.model),
             model=answer.model,
-            tier=answer.tier or call.facts.tier,
+            tier=answer.tier,
+            tier_asked=call.facts.tier,
             region=call.provider.region,
             at=call.at,
             payer=None if call.caller is None else call.caller.payer,

@@ -48,6 +48,10 @@ def request_of(call: OpenCall) -> UpstreamRequest:
     assert call.surface is not None
     assert call.facts is not None
     headers = TO_UPSTREAM.choose(call.headers)
+    if call.provider.headers:
+        # What the operator set, such as the project that is billed, no client may set.
+        own = {name for name, _ in call.provider.headers}
+        headers = [header for header in headers if header[0] not in own]
     headers.append(("accept-encoding", "identity"))
     headers.extend(call.provider.headers)
     if call.provider.auth is not None:

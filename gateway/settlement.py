@@ -32,7 +32,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
         asked: Model asked for, under the provider's own name.
         behind: Model behind that name, where it is a deployment; ``None`` where they are one.
         model: Model served; ``None`` when the provider does not say.
-        tier: Tier served, or else the one asked for; ``None`` when neither is known.
+        tier: Tier served; ``None`` when the provider does not say.
+        tier_asked: Tier asked for; ``None`` when left to the provider.
         region: Region class served; ``None`` where it does not change the price.
         at: When the call began, which decides the price.
         payer: Who pays, which decides what was agreed.
@@ -44,6 +45,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     behind: str | None = None
     model: str | None
     tier: str | None
+    tier_asked: str | None = None
     region: str | None
     at: datetime
     payer: Payer | None = None
@@ -100,13 +102,12 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
     if billed is None:
         return _unknown(book, "unpriced", flags, served, name)
     try:
-        lines = rate_usage(
-            usage.counts,
-            billed,
-            tier=served.tier or STANDARD_TIER,
-            region=served.region,
-            variants=served.variants,
-        )
+        if served.tier is None and served.tier_asked not in (None, STANDARD_TIER):
+            served, lines = _rate_dearer(usage, served, billed)
+            flags = (*flags, f"the tier served is not known: billed as {served.tier}")
+            status = "estimated"
+        else:
+            lines = _rate_at(usage, served, billed)
     except UnpricedSku as gap:
         return _unknown(book, "unpriced", (*flags, str(gap)), served, name)
     cost = total_cost(lines, billed.currency)
@@ -120,6 +121,31 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
         served=served,
         priced_model=name,
     )
+
+
+def _rate_at(usage: Usage, served: Served, card: RateCard) -> tuple[RatedLine, ...]:
+    return rate_usage(
+        usage.counts,
+        card,
+        tier=served.tier or STANDARD_TIER,
+        region=served.region,
+        variants=served.variants,
+    )
+
+
+def _rate_dearer(
+    usage: Usage, served: Served, card: RateCard
+) -> tuple[Served, tuple[RatedLine, ...]]:
+    """Rate at the tier asked for or at the standard one, whichever costs more.
+
+    Asking for a tier does not make a provider serve it, and one that knows no tiers says nothing:
+    a client must not choose its own price.
+    """
+    options = [
+        msgspec.structs.replace(served, tier=tier) for tier in (served.tier_asked, STANDARD_TIER)
+    ]
+    rated = [(one, _rate_at(usage, one, card)) for one in options]
+    return max(rated, key=lambda pair: total_cost(pair[1], card.currency).pico)
 
 
 def _unknown(

@@ -315,7 +315,7 @@ class _Ledger:
             self.unpriced_quantity += taken
         if at >= self.as_of - PACE_DAYS * _DAY:
             self.recent += drawn
-        if self.left == 0 and not isinstance(self.commitment.terms, Throughput):
+        if drawn > 0 and self.left == 0 and not isinstance(self.commitment.terms, Throughput):
             self.exhausted_at = at
         day = self.days.setdefault(at.astimezone(self.commitment.zone).date(), _Sum())
         day.used += drawn

@@ -213,6 +213,18 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     variants: Mapping[Meter, str] = NO_VARIANTS
 
 
+def prices_request(card: RateCard) -> bool:
+    """Tell whether a call costs something by itself, whatever it counts.
+
+    Args:
+        card: Prices of a model.
+
+    Returns:
+        Whether a request has a plain price at the standard tier.
+    """
+    return bool(card.find_candidates(STANDARD_TIER, None)[Meter.REQUEST])
+
+
 def prices_time(card: RateCard) -> bool:
     """Tell whether the time of a call has a price.
 

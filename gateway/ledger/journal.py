@@ -347,6 +347,12 @@ class Journal:
         fd = os.open(segment_path(self._directory, number), os.O_RDONLY)
         try:
             self._disk.sync(fd)
+        except OSError:
+            # Memory goes on taking entries when the disk behind it does not.
+            with self._lock:
+                self._is_mapped = False
+                self._tail.unmap()
+            raise
         finally:
             os.close(fd)
         if self._named != number:
@@ -445,7 +451,8 @@ class Journal:
 
     def _resume(self, scans: tuple[SegmentScan, ...]) -> tuple[int, int]:
         """Go on in the newest segment, or after it if it is damaged; return where it ended."""
-        self._closed = {scan.number: scan.size for scan in scans}
+        # Room written ahead by a process that died while it went on to the next segment is none.
+        self._closed = {s.number: s.size if s.torn_bytes else s.good_end for s in scans}
         self._total = sum(self._closed.values())
         if not scans:
             self._begin(1)
@@ -456,8 +463,7 @@ class Journal:
         else:
             fd = os.open(newest.path, os.O_RDWR | os.O_APPEND)
             os.ftruncate(fd, newest.good_end)
-            del self._closed[newest.number]
-            self._total -= newest.size - newest.good_end
+            self._total -= self._closed.pop(newest.number) - newest.good_end
             self._live, self._tail = newest.number, self._open_tail(fd, newest.good_end)
             self._rotate_at = self._limits.segment_bytes
         return (newest.number, newest.good_end)

@@ -15,8 +15,9 @@ from typing import Final
 AHEAD_BYTES: Final = 1024 * 1024
 _ZEROS: Final = bytes(AHEAD_BYTES)
 # Where blocks that were written once can be written again without asking for room. On the others,
-# which copy on write, a full disk would end the process with SIGBUS.
-_OVERWRITES_IN_PLACE: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs"})
+# which copy on write (xfs does after a copy by reference), a full disk would end the process with
+# SIGBUS.
+_OVERWRITES_IN_PLACE: Final = frozenset({"ext2", "ext3", "ext4", "tmpfs"})
 MOUNTS: Final = Path("/proc/self/mountinfo")
 # Linux 5.14; Python has no name for it. Takes the page faults of a whole step at once.
 _POPULATE_WRITE: Final = 23
@@ -77,6 +78,11 @@ class Tail:
                 self._map_ahead(end)
             self._map[offset - self._map_start : end - self._map_start] = frame
         self.offset = end
+
+    def unmap(self) -> None:
+        """Write with system calls from now on, which tell of a disk that is gone."""
+        self.seal()
+        self._is_mapped = False
 
     def seal(self) -> None:
         """Cut off what was written ahead; the descriptor stays open."""

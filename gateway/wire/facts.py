@@ -64,9 +64,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
             Bounds for the ceiling; sides the request leaves open are taken from the model.
         """
         model_input_max, model_output_max = maxima
-        inputs = self.input_tokens_max
-        if inputs is None or (model_input_max is not None and model_input_max < inputs):
-            inputs = model_input_max
+        # What the body bounds is never lowered to a published limit: lists lag behind providers.
+        inputs = model_input_max if self.input_tokens_max is None else self.input_tokens_max
         output = self.output_tokens_max
         if output is None and model_output_max is not None:
             output = model_output_max * self.choices

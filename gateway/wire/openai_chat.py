@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
+from unicodedata import is_normalized, normalize
 
 import msgspec
 
@@ -70,6 +71,10 @@ _SINGLE: Final = frozenset(
         "modalities",
         "web_search_options",
         "prediction",
+        "best_of",
+        "models",
+        "plugins",
+        "search_parameters",
     }
 )
 # Content parts whose tokens the bytes of the request bound; anything else may point elsewhere.
@@ -77,7 +82,7 @@ _SIZED_PARTS: Final = frozenset({"text", "refusal"})
 # One pass over the body: every quoted name that is worth a closer look.
 _NOTABLE: Final = re.compile(
     rb'"(model|messages|stream|stream_options|n|max_tokens|max_completion_tokens|service_tier'
-    rb'|modalities|web_search_options|prediction)"'
+    rb'|modalities|web_search_options|prediction|best_of|models|plugins|search_parameters)"'
 )
 _ESCAPED_ASCII: Final = re.compile(rb"\\u00[0-7]")
 
@@ -104,8 +109,13 @@ class _Fields(msgspec.Struct, kw_only=True):
     n: int | None = None
     service_tier: str | None = None
     modalities: list[str] | None = None
+    best_of: int | None = None
     web_search_options: msgspec.Raw = ABSENT
     prediction: msgspec.Raw = ABSENT
+    # What other compatible providers act on.
+    models: msgspec.Raw = ABSENT
+    plugins: msgspec.Raw = ABSENT
+    search_parameters: msgspec.Raw = ABSENT
 
 
 class _PlainRequest(_Fields, kw_only=True):
@@ -127,9 +137,12 @@ class _Part(msgspec.Struct):
 
 
 class _Kind(msgspec.Struct):
-    """A part as far as its type."""
+    """A part as far as its type, and what it would hold were it of another one."""
 
     type: str | None = None
+    image_url: msgspec.Raw = ABSENT
+    input_audio: msgspec.Raw = ABSENT
+    file: msgspec.Raw = ABSENT
 
 
 class _Asked(msgspec.Struct):
@@ -184,7 +197,7 @@ class OpenAIChat:
             request = _decode_plain(body)
         except UNREADABLE:
             request = wider = _read_request(body)
-            has_parts = any(map(_is_unsized, _read_messages(wider.messages)))
+            has_parts = _has_unsized(wider.messages)
         notable = _NOTABLE.findall(body)
         if len(notable) > len(set(notable)) or _has_escapes(body):
             _refuse_repeats(body)
@@ -194,7 +207,12 @@ class OpenAIChat:
             request.web_search_options is not ABSENT
             and bytes(request.web_search_options) not in NULLS
         ) or _SEARCHES in request.model
-        choices = request.n if request.n is not None and request.n > 1 else 1
+        if bytes(request.models) not in NULLS:
+            raise BadRequest("'models' names other models to fall back to: name the one to call")
+        is_searching = is_searching or not (
+            bytes(request.plugins) in NULLS and bytes(request.search_parameters) in NULLS
+        )
+        choices = max(1, request.n or 1, request.best_of or 1)
         asked = request.max_completion_tokens or 0
         if request.max_tokens is not None and request.max_tokens > asked:
             asked = request.max_tokens
@@ -209,7 +227,7 @@ class OpenAIChat:
             wants_usage=bool(request.stream_options and request.stream_options.include_usage),
             tier=read_tier(request.service_tier),
             input_tokens_max=(
-                None if has_parts or is_searching else len(body) + INPUT_TOKENS_SPARE
+                None if has_parts or is_searching else _bytes_of(body) + INPUT_TOKENS_SPARE
             ),
             output_tokens_max=asked * choices if asked > 0 else None,
             choices=choices,
@@ -377,6 +395,23 @@ def _refuse_repeats(body: bytes) -> None:
             raise BadRequest(f"the request body gives {name!r} more than once; give it once")
 
 
+def _bytes_of(body: bytes) -> int:
+    """Count the bytes a tokenizer sees: some compose the text first, and a few signs grow."""
+    if body.isascii():
+        return len(body)  # an escaped sign is never shorter than what becomes of it
+    text = body.decode("utf-8", "replace")
+    if is_normalized("NFC", text):
+        return len(body)
+    return max(len(body), len(normalize("NFC", text).encode("utf-8", "replace")))
+
+
+def _has_unsized(messages: msgspec.Raw) -> bool:
+    """Tell whether a message holds what its bytes do not bound, by any reading of it."""
+    read = _read_messages(messages)
+    # Of a repeated name another reader may take another value than we do.
+    return any(map(_is_unsized, read)) or bytes(messages).count(b'"content"') > len(read)
+
+
 def _read_messages(messages: msgspec.Raw) -> list[_Asked]:
     try:
         return _decode_asked(messages)
@@ -391,9 +426,15 @@ def _is_unsized(message: _Asked) -> bool:
     if content in NULLS or content.startswith(b'"'):
         return False
     try:
-        return any(part.type not in _SIZED_PARTS for part in _decode_kinds(content))
+        return any(map(_is_unsized_part, _decode_kinds(content)))
     except UNREADABLE:
         return True
+
+
+def _is_unsized_part(part: _Kind) -> bool:
+    return part.type not in _SIZED_PARTS or any(
+        bytes(held) not in NULLS for held in (part.image_url, part.input_audio, part.file)
+    )
 
 
 class _MoreThanText(Exception):

@@ -11,8 +11,9 @@ from gateway.ledger.errors import JournalFull
 from gateway.ledger.journal import Disk, Journal
 from gateway.ledger.record import Intent
 from gateway.ledger.segments import encode_frame, read_segment, scan_segment, segment_path
+from gateway.ledger.shipper import Shipper
 from gateway.ledger.tail import AHEAD_BYTES, Tail, TailStuck, can_map
-from tests.ledger.journal_kit import make_intent, settle
+from tests.ledger.journal_kit import ManualClock, MemorySink, make_intent, settle
 
 
 def accept_until_full(journal: Journal, accepted: list[Intent]) -> None:
@@ -186,7 +187,7 @@ def test_a_settlement_finds_room_when_the_disk_is_full(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "verdict"),
-    [("ext4", True), ("xfs", True), ("tmpfs", True), ("btrfs", False), ("zfs", False)],
+    [("ext4", True), ("xfs", False), ("tmpfs", True), ("btrfs", False), ("zfs", False)],
 )
 def test_only_file_systems_that_overwrite_in_place_are_mapped(tmp_path, kind, verdict):
     """Elsewhere a full disk would be a signal and not an error."""
@@ -205,3 +206,46 @@ def test_nothing_is_mapped_where_nothing_tells(tmp_path):
     assert not can_map(tmp_path, tmp_path / "missing")
     assert not can_map(tmp_path / "missing")
     assert not can_map(tmp_path, tmp_path / "empty")
+
+
+def test_a_segment_left_behind_full_of_room_is_not_damaged(tmp_path):
+    """Killed between two segments, a process leaves zeros at the end of the older one."""
+    with closing(Journal.open(tmp_path, segment_bytes_max=2000, disk=mapped())) as journal:
+        while journal.position().segment < 2:
+            journal.append_record(settle(make_intent()))
+        held = journal.total_bytes
+    with segment_path(tmp_path, 1).open("ab") as file:
+        file.write(bytes(AHEAD_BYTES))
+
+    sink = MemorySink()
+    with closing(Journal.open(tmp_path, disk=mapped())) as journal:
+        assert held == journal.total_bytes
+        shipper = Shipper(journal, sink, ManualClock())
+        shipper.ship_pending()
+        assert not shipper.damaged_files
+        assert not journal.damaged_files
+    assert sink.records
+
+
+def test_a_disk_that_fails_is_asked_directly_from_then_on(tmp_path):
+    """Memory takes entries when the disk behind it does not: after a failed sync, none."""
+    writes = []
+
+    def write(fd: int, content: bytes) -> int:
+        writes.append(len(content))
+        return os.write(fd, content)
+
+    def sync(fd: int) -> None:
+        raise OSError(errno.EIO, "input/output")
+
+    disk = Disk(write=write, sync=sync, can_map=lambda _: True)
+    with closing(Journal.open(tmp_path, disk=disk)) as journal:
+        journal.append_intent(make_intent())
+        with pytest.raises(OSError, match="input/output"):
+            journal.sync_segment(1)
+        writes.clear()
+        intent = make_intent()
+        journal.append_intent(intent)
+        assert [len(encode_frame(intent))] == writes
+        assert 2 == len(journal.open_intents())
+    assert 2 == len(list(read_segment(segment_path(tmp_path, 1))))

@@ -395,6 +395,7 @@ class World:
         book: Book = BOOK,
         deployments: Mapping[str, str] | None = None,
         timed: Deployment | None = None,
+        own_headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Set the scene; ``timed`` is a model that is priced by its time."""
         self.book = book
@@ -415,6 +416,7 @@ class World:
             [("authorization", "Bearer " + SECRET), *extra],
         )
         self.timed = timed
+        self.own_headers = tuple(own_headers)
         self.path = self._path(drains=drains, missing_usage=missing_usage)
 
     def _path(self, *, drains: bool, missing_usage: Literal["estimate", "fail"]) -> CallPath:
@@ -426,7 +428,7 @@ class World:
             base_url="http://provider/v1",
             priced_as="openai" if self.timed is None else self.timed.provider,
             auth=("authorization", "Bearer sk-provider"),
-            headers=(),
+            headers=self.own_headers,
             upstream=self.upstream,
             region=None,
             drains=drains,
