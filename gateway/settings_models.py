@@ -152,6 +152,7 @@ class ServerSettings(_Part):
         port: Port to listen on; 0 lets the system choose.
         workers: Processes; only 1 for now.
         body_bytes_max: Largest request body.
+        scheduling: ``batch`` for the most calls a core, ``normal`` where other programs share it.
         admin_token: Opens ``/api/v1``; ``None`` when neither the settings nor
             ``TAXIMETER_ADMIN_TOKEN`` give one.
         metrics_token: Opens ``/metrics``; ``None`` leaves it open.
@@ -161,6 +162,7 @@ class ServerSettings(_Part):
     port: Count = Field(default=8080, ge=0, le=65_535)
     workers: Count = Field(default=1, ge=1)
     body_bytes_max: Count = Field(default=33_554_432, ge=1)
+    scheduling: Literal["batch", "normal"] = "batch"
     admin_token: Token | None = None
     metrics_token: Token | None = None
 
