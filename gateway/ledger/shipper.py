@@ -76,7 +76,7 @@ class Shipper:
         sink: LedgerSink,
         clock: Clock,
         *,
-        batch_records: int = 500,
+        batch_records: int = 200,
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         """Prepare; nothing happens before ``start`` or ``ship_pending``.
