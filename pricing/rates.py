@@ -252,6 +252,17 @@ def meters_behind(meter: Meter) -> Iterator[Meter]:
         wanted = PRICED_AS.get(wanted)
 
 
+def _with_bands_behind(own: Prices, behind: Prices) -> Prices:
+    """Prices of a region with the context bands that only the prices without region have.
+
+    A region that states its base price alone would bill a long prompt at the price of a short one.
+    Guarded by ``test_a_region_keeps_the_context_bands_it_does_not_price``.
+    """
+    bands = {compiled.band for compiled in own}
+    missing = (compiled for compiled in behind if compiled.band not in bands)
+    return tuple(sorted((*own, *missing), key=lambda compiled: compiled.band, reverse=True))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateCard:
     """Every price of one model and one payer that holds at an instant.
@@ -346,13 +357,13 @@ class RateCard:
         tier, region = key
         for wanted in meters_behind(meter):
             if variant is not None:
-                bands = self.variants.get((tier, region, wanted, variant))
-                if bands is None:
-                    bands = self.variants.get((tier, None, wanted, variant), ())
-                yield from bands
-            bands = self.rates.get((tier, region, wanted))
-            if bands is None:
-                bands = self.rates.get((tier, None, wanted), ())
+                yield from _with_bands_behind(
+                    self.variants.get((tier, region, wanted, variant), ()),
+                    self.variants.get((tier, None, wanted, variant), ()),
+                )
+            bands = _with_bands_behind(
+                self.rates.get((tier, region, wanted), ()), self.rates.get((tier, None, wanted), ())
+            )
             yield from bands
             if not bands and self._is_sold_in_makes(tier, region, wanted):
                 return  # it has prices, so the price of another meter would be a guess

@@ -1,6 +1,6 @@
 """Which entry of the price book a name means, seen from the configuration.
 
-Must never guess between two models: a name that means several is refused with all of them.
+Must never decide by a rule of its own: the command line has to mean the same model.
 """
 
 import difflib
@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.admin.parts import ControlParts, book_with
 from gateway.admin.problems import RequestRefused
+from gateway.models_list import AmbiguousModel, NoSuchModel, Shelves, find_named_model
 from pricing.agreements import Payer
 from pricing.book import ModelEntry
 from pricing.rates import RateCard
@@ -72,15 +73,15 @@ def find_priced_model(
     Raises:
         RequestRefused: No model has this name, several have, or it had no price at ``at``.
     """
-    found = _find_entries(parts, provider, model)
-    if not found:
+    try:
+        named = find_named_model(_shelves(parts), model, provider)
+    except NoSuchModel as unknown:
         near = _near_names(parts, provider, model)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise RequestRefused(404, "unknown_model", f"the price book has no model {model!r}{hint}")
-    if len({(entry.provider, entry.model) for _, _, entry in found}) > 1:
-        names = ", ".join(sorted(f"{owner}/{name}" for owner, name, _ in found))
-        raise RequestRefused(422, "ambiguous_model", f"{model!r} can mean {names}; name the one")
-    owner, name, entry = found[0]
+        raise RequestRefused(404, "unknown_model", f"{unknown}{hint}") from unknown
+    except AmbiguousModel as several:
+        raise RequestRefused(422, "ambiguous_model", str(several)) from several
+    entry = named.entry
     card = book_with(parts, entry.provider).find_card(entry.provider, entry.model, at, payer)
     if card is None:
         version = parts.book.version.version
@@ -89,40 +90,15 @@ def find_priced_model(
             f"at {at.isoformat()}"
         )
         raise RequestRefused(422, "unpriced_model", detail)
-    return PricedModel(provider=owner, name=name, entry=entry, card=card)
+    return PricedModel(provider=named.provider, name=named.name, entry=entry, card=card)
 
 
-def _find_entries(
-    parts: ControlParts, provider: str | None, model: str
-) -> list[tuple[str, str, ModelEntry]]:
-    """Look where the data plane would: the configured providers first, then the whole catalog.
-
-    A name that begins with a provider means that provider, also where a reseller calls one of its
-    models the same.
-    """
-    prefix, slash, rest = model.partition("/")
-    searches: list[list[tuple[str, str]]] = []
-    for owners in (list(parts.settings.providers), sorted(catalog_providers(parts, None))):
-        if slash and prefix in ([provider] if provider is not None else owners):
-            searches.append([(prefix, rest)])
-        searches.append([(owner, model) for owner in ([provider] if provider else owners)])
-    for places in searches:
-        found = [
-            (owner, name, entry)
-            for owner, name in places
-            for catalog in catalog_providers(parts, owner)
-            if (entry := book_with(parts, catalog).find_model(catalog, _behind(parts, owner, name)))
-            is not None
-        ]
-        if found:
-            return found
-    return []
-
-
-def _behind(parts: ControlParts, provider: str, name: str) -> str:
-    """The model behind a deployment of a configured provider; any other name as it is."""
-    configured = parts.settings.providers.get(provider)
-    return name if configured is None else configured.deployments.get(name, name)
+def _shelves(parts: ControlParts) -> Shelves:
+    return Shelves(
+        configured=parts.settings.providers,
+        catalogs=catalog_providers(parts, None),
+        find=lambda catalog, name: book_with(parts, catalog).find_model(catalog, name),
+    )
 
 
 def _near_names(parts: ControlParts, provider: str | None, model: str) -> list[str]:

@@ -37,9 +37,30 @@ def read_book(settings: Settings, version: str | None = None) -> Book:
     Raises:
         CommandFailed: It is broken or cannot be read, or there is none of that name.
     """
+    with _answering(version), _versions(settings) as load:
+        return open_book(settings, version, load=load)
+
+
+def read_shipped_book(version: str | None = None) -> Book:
+    """Load a price book that came with the program, for those whose settings cannot be used.
+
+    Args:
+        version: Its name; ``None`` for the newest.
+
+    Returns:
+        The book, without prices of one's own.
+
+    Raises:
+        CommandFailed: As ``read_book``.
+    """
+    with _answering(version):
+        return load_shipped(version, None)
+
+
+@contextmanager
+def _answering(version: str | None) -> Iterator[None]:
     try:
-        with _versions(settings) as load:
-            return open_book(settings, version, load=load)
+        yield
     except (BookBroken, OSError) as broken:
         if version is not None:
             raise CommandFailed(str(broken), exit_code=2) from broken

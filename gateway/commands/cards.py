@@ -2,14 +2,39 @@
 
 import argparse
 import difflib
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from gateway.commands.context import read_settings
 from gateway.commands.output import CommandFailed
 from gateway.commands.parsing import parse_instant
+from gateway.models_list import (
+    AmbiguousModel,
+    NoSuchModel,
+    Shelves,
+    catalog_of,
+    find_named_model,
+)
+from gateway.settings import Settings
 from pricing.agreements import Payer
 from pricing.book import Book
 from pricing.rates import RateCard
+
+_NEAR_MAX: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedModel:
+    """A model as a person names it.
+
+    Attributes:
+        model: ``provider/model``, or a bare model.
+        provider: Of the settings or else of the catalog; ``None`` when the name is enough.
+    """
+
+    model: str
+    provider: str | None
 
 
 def add_provider_and_at(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +43,7 @@ def add_provider_and_at(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: That of something that asks for prices.
     """
-    parser.add_argument(
-        "--provider", help="catalog provider, or a provider id of the settings (all that fit)"
-    )
+    parser.add_argument("--provider", help="provider id of the settings, or a catalog provider")
     parser.add_argument(
         "--at", type=parse_instant, metavar="T", help="prices in force at that instant (now)"
     )
@@ -57,54 +80,67 @@ def payer_of(args: argparse.Namespace) -> Payer | None:
     return Payer(args.organization or settings.organization, team, args.project)
 
 
-def find_cards(
-    args: argparse.Namespace, book: Book, at: datetime, payer: Payer | None = None
-) -> list[RateCard]:
-    """Find the cards of the model named on the command line.
+def shelves_of(settings: Settings, book: Book) -> Shelves:
+    """Tell where to look for models.
 
     Args:
-        args: With ``model``, ``provider`` and ``config``.
-        book: Where to look.
+        settings: For the providers configured.
+        book: The whole price book.
+
+    Returns:
+        What ``find_card`` looks through.
+    """
+    return Shelves(configured=settings.providers, catalogs=book.providers, find=book.find_model)
+
+
+def find_card(
+    shelves: Shelves,
+    book: Book,
+    at: datetime,
+    asked: AskedModel,
+    payer: Payer | None = None,
+) -> RateCard:
+    """Find the card of a model as a person named it.
+
+    Args:
+        shelves: Where to look.
+        book: The prices, of the same book.
         at: Instant the prices must hold.
+        asked: The name.
         payer: Who pays; ``None`` for published prices.
 
     Returns:
-        One card per provider that sells the model, by provider; never none.
+        The card.
 
     Raises:
-        CommandFailed: Nobody sells it at that instant; says what was probably meant.
+        CommandFailed: Nobody sells it, several do, or it has no price at that instant; says what
+            was probably meant.
     """
-    provider, model = _catalog_name(args, book)
-    providers = sorted(book.providers) if provider is None else [provider]
-    cards = [book.find_card(name, model, at, payer) for name in providers]
-    found = [card for card in cards if card is not None]
-    if found:
-        return found
-    if any(book.find_model(name, model) for name in providers):
-        raise CommandFailed(f"{args.model} had no price yet at {at.isoformat()}")
-    known = {entry.model for entry in book.models if entry.provider in providers}
-    close = difflib.get_close_matches(model, known, n=3)
-    hint = f"; did you mean {', '.join(close)}?" if close else ""
-    where = "" if provider is None else f" of {provider}"
-    raise CommandFailed(f"price book {book.version.version} has no model {model}{where}{hint}")
+    try:
+        entry = find_named_model(shelves, asked.model, asked.provider).entry
+    except AmbiguousModel as several:
+        raise CommandFailed(str(several), exit_code=2) from several
+    except NoSuchModel as unknown:
+        raise CommandFailed(_unknown(shelves, book, asked)) from unknown
+    card = book.find_card(entry.provider, entry.model, at, payer)
+    if card is None:
+        raise CommandFailed(f"{asked.model} had no price yet at {at.isoformat()}")
+    return card
 
 
-def _catalog_name(args: argparse.Namespace, book: Book) -> tuple[str | None, str]:
-    """Split ``provider/model``; a model of one of our own providers is priced as they are."""
-    model: str = args.model
-    provider: str | None = args.provider
-    if provider is None:
-        head, slash, tail = model.partition("/")
-        # Resellers call their models what this looks like; the provider itself goes before them.
-        if book.find_model(head, tail) is None and (
-            not slash or any(book.find_model(name, model) for name in book.providers)
-        ):
-            return None, model
+def _unknown(shelves: Shelves, book: Book, asked: AskedModel) -> str:
+    """Say whether it is the provider or the model that there is not."""
+    provider, model = asked.provider, asked.model
+    head, slash, tail = model.partition("/")
+    if provider is None and slash:
         provider, model = head, tail
-    if provider in book.providers:
-        return provider, model
-    configured = read_settings(args).providers.get(provider)
-    if configured is not None and configured.priced_as in book.providers:
-        return configured.priced_as, model
-    known = ", ".join(sorted(book.providers))
-    raise CommandFailed(f"no prices for a provider {provider!r}; there are prices for {known}")
+    catalog = None if provider is None else catalog_of(shelves, provider)
+    if catalog is not None and catalog not in book.providers:
+        close = difflib.get_close_matches(str(provider), sorted(book.providers), n=_NEAR_MAX)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        return f"no prices for a provider {provider!r}{hint}"
+    names = {entry.model for entry in book.models if catalog in (None, entry.provider)}
+    near = difflib.get_close_matches(model, sorted(names), n=_NEAR_MAX)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    where = "" if catalog is None else f" of {catalog}"
+    return f"price book {book.version.version} has no model {model}{where}{hint}"

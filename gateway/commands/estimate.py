@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.clock import SystemClock
-from gateway.commands.books import read_book
-from gateway.commands.cards import add_provider_and_at, find_cards
+from gateway.commands.books import read_book, read_shipped_book
+from gateway.commands.cards import AskedModel, add_provider_and_at, find_card, shelves_of
 from gateway.commands.context import read_settings
 from gateway.commands.estimate_check import add_check, check_run
 from gateway.commands.estimate_text import write_estimate, write_rated
-from gateway.commands.output import CommandFailed, write_json
+from gateway.commands.output import CommandFailed, write_json, write_note
 from gateway.commands.parsing import add_json, parse_count, parse_list, parse_pair, show_example
-from gateway.commands.usual_calls import add_whose, load_usual
+from gateway.commands.usual_calls import add_whose, first_reason, load_usual
 from gateway.counting import VocabularyMissing, count_tokens
 from gateway.estimate_public import (
     Choice,
@@ -47,6 +47,7 @@ from gateway.estimating import (
     read_terms,
 )
 from gateway.recorded_run import CallRefused, Tools
+from gateway.settings import Settings
 from gateway.tokens import vocabulary_of
 from gateway.usual import NoHistory, Usual
 from pricing.book import Book
@@ -121,14 +122,17 @@ def run(args: argparse.Namespace) -> int:
     """
     _refuse_wrong_use(args)
     clock = SystemClock()
-    book = read_book(read_settings(args), args.price_version)
+    settings, book = _read_prices(args)
+    find = partial(find_card, shelves_of(settings, book), book)
     now = clock.now()
     if args.check is not None:
-        find = partial(_find_for_run, args, book)
-        return check_run(args, Tools(book=book, now=now, at=args.at, find=find, count=_count))
+        tools = Tools(
+            book=book, now=now, at=args.at, find=partial(_find_for_run, find), count=_count
+        )
+        return check_run(args, tools)
     at = args.at or now
-    offer = _offer(args, _find_card(args, args.model, args.provider, book, at))
-    others = [_find_card(args, name, None, book, at) for name in args.compare]
+    offer = _offer(args, find(at, AskedModel(model=args.model, provider=args.provider)))
+    others = [find(at, AskedModel(model=name, provider=None)) for name in args.compare]
     try:
         if args.usage is not None:
             return _show_usage(args, offer, others, at)
@@ -189,22 +193,24 @@ def _parse_usage(text: str) -> dict[Meter, Quantity]:
     return counts
 
 
-def _find_card(
-    args: argparse.Namespace, model: str, provider: str | None, book: Book, at: datetime
-) -> RateCard:
-    asked = argparse.Namespace(model=model, provider=provider, config=args.config)
-    cards = find_cards(asked, book, at)
-    if len(cards) > 1:
-        names = " or ".join(f"{card.provider}/{model}" for card in cards)
-        raise CommandFailed(f"{model} is sold by several; name {names}", exit_code=2)
-    return cards[0]
+def _read_prices(args: argparse.Namespace) -> tuple[Settings, Book]:
+    """Read what prices need; in a build the secrets that the settings name may not be there."""
+    try:
+        settings = read_settings(args)
+    except CommandFailed as broken:
+        write_note(f"note: these are the prices that came with taximeter: {first_reason(broken)}")
+        return Settings(), read_shipped_book(args.price_version)
+    return settings, read_book(settings, args.price_version)
 
 
 def _find_for_run(
-    args: argparse.Namespace, book: Book, model: str, provider: str | None, at: datetime
+    find: Callable[[datetime, AskedModel], RateCard],
+    model: str,
+    provider: str | None,
+    at: datetime,
 ) -> RateCard:
     try:
-        return _find_card(args, model, provider, book, at)
+        return find(at, AskedModel(model=model, provider=provider))
     except CommandFailed as unknown:
         raise CallRefused(str(unknown)) from unknown
 

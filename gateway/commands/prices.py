@@ -11,13 +11,19 @@ from typing import Any, Final
 from gateway.clock import SystemClock
 from gateway.commands import candidates, price_changes
 from gateway.commands.books import read_book
-from gateway.commands.cards import add_payer, add_provider_and_at, find_cards, payer_of
+from gateway.commands.cards import (
+    AskedModel,
+    add_payer,
+    add_provider_and_at,
+    find_card,
+    payer_of,
+    shelves_of,
+)
 from gateway.commands.context import read_settings
 from gateway.commands.entities import instant_text
 from gateway.commands.output import write_fields, write_json, write_line, write_table
 from gateway.commands.parsing import Actions, add_json, parse_count
 from pricing.agreements import Payer
-from pricing.book import Book
 from pricing.explain import Considered, Explanation, PriceQuestion, explain_price, terms_of
 from pricing.meters import Meter
 from pricing.rates import CompiledRate, RateCard
@@ -74,18 +80,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     at: datetime = args.at or SystemClock().now()
-    book, payer = read_book(read_settings(args)), payer_of(args)
-    cards = find_cards(args, book, at, payer)
+    settings, payer = read_settings(args), payer_of(args)
+    book = read_book(settings)
+    asked = AskedModel(model=args.model, provider=args.provider)
+    card = find_card(shelves_of(settings, book), book, at, asked, payer)
     if args.why is not None:
-        return _explain(args, book, [_question(args, card, at, payer) for card in cards])
+        return _explain(args, explain_price(book, _question(args, card, at, payer)))
     if args.json:
-        write_json([_row(card, rate) for card in cards for rate in _prices_of(card, args.tier)])
+        write_json([_row(card, rate) for rate in _prices_of(card, args.tier)])
         return 0
-    for number, card in enumerate(cards):
-        if number:
-            write_line()
-        write_line(f"{card.provider}/{card.model}  {card.currency}  price book {card.version}")
-        _write_prices(_prices_of(card, args.tier))
+    write_line(f"{card.provider}/{card.model}  {card.currency}  price book {card.version}")
+    _write_prices(_prices_of(card, args.tier))
     return 0
 
 
@@ -190,17 +195,13 @@ def _question(
     )
 
 
-def _explain(args: argparse.Namespace, book: Book, questions: Sequence[PriceQuestion]) -> int:
-    """Explain one meter for every provider that sells the model; 1 where one has no price."""
-    found = [explain_price(book, question) for question in questions]
+def _explain(args: argparse.Namespace, found: Explanation) -> int:
+    """Explain one meter; 1 where it has no price."""
     if args.json:
-        write_json([_explanation_row(one) for one in found])
+        write_json([_explanation_row(found)])
     else:
-        for number, one in enumerate(found):
-            if number:
-                write_line()
-            _write_explanation(one)
-    return 0 if all(one.price is not None for one in found) else 1
+        _write_explanation(found)
+    return 0 if found.price is not None else 1
 
 
 def _write_explanation(found: Explanation) -> None:

@@ -51,7 +51,20 @@ def load_usual(
     except CommandFailed as failed:
         if args.team is not None or args.project is not None:
             raise
-        return NoHistory(why=f"the ledger was not read: {str(failed).partition(chr(10))[0]}")
+        return NoHistory(why=f"the ledger was not read: {first_reason(failed)}")
+
+
+def first_reason(failed: CommandFailed) -> str:
+    """Cut a failure down to one line.
+
+    Args:
+        failed: What a command would print.
+
+    Returns:
+        The first line; where that only announces a list, with the first of the list.
+    """
+    first, *rest = str(failed).splitlines()
+    return f"{first} {rest[0].strip()}" if rest and first.endswith(":") else first
 
 
 def _ask_ledger(args: argparse.Namespace, entry: ModelEntry, clock: Clock) -> Usual | NoHistory:

@@ -118,6 +118,9 @@ class Reason(StrEnum):
     CONTRADICTION = "two prices for the same thing"
     NAME_TAKEN = "a name that belongs to another model of the provider"
     PATTERN = "a name given as a pattern, not as a name"
+    TIER_WITHOUT_BAND = "a tier without the context band of standard"
+    SURCHARGE_OR_ZERO = "a surcharge or a zero that is not what a call costs"
+    UNIT_SLIP = "an amount for another quantity than its field says"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

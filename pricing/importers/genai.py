@@ -4,9 +4,12 @@ Must never import the package: its data is read as a file.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 
+from pricing.importers.bands import leave_out_bandless
+from pricing.importers.corrections import ENDED_PRICES
 from pricing.importers.draft import Candidate, DraftModel, LeftOut, Reason
 from pricing.importers.genai_file import parse_genai
 from pricing.importers.genai_model import ModelReader, ModelRefused
@@ -61,8 +64,13 @@ def read_genai_prices(
         models += _read_models(catalog, entries, f"{file}: {name}", since, (left_out, problems))
     if problems:
         raise BookBroken(problems)
-    return Candidate(
-        source=source, checked_at=checked_at, models=tuple(models), left_out=tuple(left_out)
+    return leave_out_bandless(
+        Candidate(
+            source=source,
+            checked_at=checked_at,
+            models=tuple(map(_ended, models)),
+            left_out=tuple(left_out),
+        )
     )
 
 
@@ -118,6 +126,20 @@ def _read_model(provider: str, entry: object, where: str, since: datetime) -> Dr
     )
 
 
+def _ended(model: DraftModel) -> DraftModel:
+    """End prices that are known to have ended; one that starts later is the list's own new one."""
+    ended = ENDED_PRICES.get((model.provider, model.model))
+    if ended is None:
+        return model
+    rates = tuple(
+        rate._replace(valid_to=ended.at)
+        if rate.valid_from < ended.at and (rate.valid_to is None or rate.valid_to > ended.at)
+        else rate
+        for rate in model.rates
+    )
+    return replace(model, rates=rates)
+
+
 def _exact_names(clause: object) -> Iterable[str]:
     """Names a clause matches one by one; patterns match names nobody can list."""
     if isinstance(clause, Mapping):
@@ -162,16 +184,5 @@ def _named_once(
             LeftOut(reason=Reason.PATTERN, where=model.where, detail=pattern)
             for pattern in _patterns(clauses[model.model])
         )
-        kept.append(_with_aliases(model, tuple(aliases)))
+        kept.append(replace(model, aliases=tuple(aliases)))
     return kept
-
-
-def _with_aliases(model: DraftModel, aliases: tuple[str, ...]) -> DraftModel:
-    return DraftModel(
-        provider=model.provider,
-        model=model.model,
-        aliases=aliases,
-        context_tokens_max=model.context_tokens_max,
-        rates=model.rates,
-        where=model.where,
-    )

@@ -57,14 +57,21 @@ def _joined(old: Iterable[Rate], new: Iterable[Rate], since: datetime) -> list[R
     joined: list[Rate] = []
     for price in sorted(fresh.keys() | past.keys()):
         before, after = past.get(price, []), fresh.get(price, [])
-        if any(rate.valid_from < since for rate in after):
-            before = []
-        elif not after:
+        stated = [rate for rate in after if rate.valid_from < since]
+        after = after[len(stated) :]
+        if stated or not after:
             before = [rate for rate in before if rate.source.startswith(UNDATED_SOURCES)]
-        elif before and _continues(before[-1], after[0], since):
+        if stated:
+            # What a dated list says has ended may have gone on in an undated one.
+            before = [rate for rate in before if _is_later(rate, stated[-1])]
+        if before and after and _continues(before[-1], after[0], since):
             after = [replace(after[0], valid_from=before.pop().valid_from), *after[1:]]
-        joined += [*before, *after]
+        joined += [*stated, *before, *after]
     return joined
+
+
+def _is_later(rate: Rate, stated: Rate) -> bool:
+    return stated.valid_to is not None and stated.valid_to <= rate.valid_from
 
 
 def _continues(before: Rate, after: Rate, since: datetime) -> bool:

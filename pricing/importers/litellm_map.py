@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from pricing.importers.bands import leave_out_bandless
+from pricing.importers.corrections import find_wrong
 from pricing.importers.draft import Candidate, DraftModel, DraftRate, LeftOut, Reason, Slot
 from pricing.importers.lists import parse_list
 from pricing.importers.litellm_row import RowBroken, RowReader, RowRefused
@@ -105,7 +107,9 @@ def read_litellm_map(
     if problems:
         raise BookBroken(problems)
     models = _join(rows, file, since, left_out)
-    return Candidate(source=source, checked_at=checked_at, models=models, left_out=tuple(left_out))
+    return leave_out_bandless(
+        Candidate(source=source, checked_at=checked_at, models=models, left_out=tuple(left_out))
+    )
 
 
 def _read_row(key: str, fields: object, where: str, left_out: list[LeftOut]) -> _Row:
@@ -113,6 +117,9 @@ def _read_row(key: str, fields: object, where: str, left_out: list[LeftOut]) -> 
         raise RowBroken(f"an entry is an object, not {str(fields)[:40]}")
     if key in _NOT_MODELS:
         raise RowRefused(Reason.NOT_A_MODEL, "describes the map")
+    wrong = find_wrong(key)
+    if wrong is not None:
+        raise RowRefused(wrong.reason, wrong.why)
     named = fields.get("litellm_provider")
     if not isinstance(named, str):
         raise RowBroken("litellm_provider is missing")

@@ -248,6 +248,7 @@ def test_words_for_the_standard_tier_and_unknown_regions(world: World):
     ("body", "status", "code", "words"),
     [
         ({"model": "demo-chatt", "input_tokens": 1}, 404, "unknown_model", "demo/demo-chat"),
+        ({"model": "llama-3.3-70b-versatile", "input_tokens": 1}, 422, "ambiguous_model", "groq, "),
         ({"model": "x", "provider": "nope", "input_tokens": 1}, 404, "unknown_model", "x"),
         ({"usage": {"web_search": 1}}, 422, "unpriced_meter", "web_search"),
         ({"usage": {"cache_write": 1}}, 422, "unpriced_meter", "cache_write"),
@@ -290,6 +291,14 @@ def test_refusals_name_the_cause(
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert words in answer.json()["detail"]
+
+
+def test_a_bare_name_of_nobody_configured_is_its_makers(world: World):
+    """As on the command line, also to compare with."""
+    found = estimate(world, model="gpt-5", usage={"input": 1}, compare=["gemini-2.5-pro"])
+
+    rows = found["comparison"]["models"]
+    assert [row["provider"] for row in rows] == ["openai", "gemini"]
 
 
 def test_models_are_found_as_calls_find_them(world: World):

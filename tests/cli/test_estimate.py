@@ -174,7 +174,7 @@ def test_messages_are_counted_and_bounded(shell, shape):
 def test_the_same_call_on_other_models(shell):
     """An aligned table with how many times the first one's cost it is, and the same as JSON."""
     line = (*CALL, "--output-tokens", "100", "--max-output-tokens", "100", "--no-history")
-    others = ("--compare", "anthropic/claude-sonnet-4-5,demo-chat")
+    others = ("--compare", "claude-sonnet-4-5,demo-chat")
     table = shell.run(*line, *others).out.partition("the same call")[2].splitlines()
     rows = json.loads(shell.run(*line, *others, "--json").out)["comparison"]
 
@@ -191,13 +191,7 @@ def test_the_same_call_on_other_models(shell):
 def test_usage_is_compared_at_its_exact_cost(shell):
     """What a model does not sell is counted as plain tokens there, and said."""
     answer = shell.run(
-        *(
-            "estimate",
-            "--model",
-            "anthropic/claude-sonnet-4-5",
-            "--usage",
-            "cache_write=1000,output=10",
-        ),
+        *("estimate", "--model", "claude-sonnet-4-5", "--usage", "cache_write=1000,output=10"),
         *("--compare", "demo-chat"),
     )
 
@@ -283,3 +277,37 @@ def test_settings_that_cannot_be_used_cost_only_the_history(shell):
     )
 
     assert ask(shell)["no_history"].startswith("the ledger was not read: the settings cannot be")
+    assert "note: these are the prices that came with taximeter: " in shell.run(*CALL).err
+    assert (shell.run(*CALL, "--project", "rag").code, shell.run("keys", "list").code) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "says"),
+    [
+        ("gpt-5", 0, "openai/gpt-5  tier standard"),
+        ("gemini-2.5-pro", 0, "gemini/gemini-2.5-pro  tier standard"),
+        ("llama-3.3-70b-versatile", 2, "sold by several: groq, inferenceapis; name the one"),
+        ("nobody/gpt-5", 1, "no prices for a provider 'nobody'"),
+        ("openai/gtp-5", 1, "has no model gtp-5 of openai; did you mean gpt-5"),
+    ],
+)
+def test_a_bare_name_is_its_makers(shell, name, code, says):
+    """Without settings; what only others sell has to be said."""
+    answer = shell.run("estimate", "--model", name, "--usage", "input=1")
+
+    assert code == answer.code
+    assert says in answer.out + answer.err
+
+
+def test_a_bare_name_is_first_that_of_a_configured_provider(shell):
+    """For estimates and for prices, in the order of the file."""
+    (shell.folder / "taximeter.yaml").write_text(
+        "providers:\n"
+        "  mine: {kind: openai, base_url: 'http://127.0.0.1:9/v1', priced_as: azure}\n"
+        "  theirs: {kind: openai, base_url: 'http://127.0.0.1:9/v1'}\n"
+    )
+
+    usage = ("--usage", "input=1")
+    assert shell.run("estimate", "--model", "gpt-5", *usage).out.startswith("azure/gpt-5 ")
+    assert shell.run("estimate", "--model", "theirs/gpt-5", *usage).out.startswith("openai/gpt-5 ")
+    assert shell.run("prices", "show", "gpt-5").out.startswith("azure/gpt-5 ")

@@ -115,6 +115,8 @@ class Pair:
         earliest = self.starts if tier == "standard" else TIERS_FROM
         at = earliest + random.random() * (HORIZON - earliest)
         card = PUBLISHED.find_card(self.provider, self.model, at)
+        if card is None:
+            return self.draw(random)  # theirs has not noticed that its prices ended
         if tier not in card.tiers or at < TIERS_FROM:
             tier = "standard"
         priced = sorted(

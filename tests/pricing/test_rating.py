@@ -115,6 +115,27 @@ def test_a_cached_token_without_a_cache_price_is_plain_input():
     assert "0.003" == cost_of({"cache_read": 1000}, card)
 
 
+def test_a_region_keeps_the_context_bands_it_does_not_price():
+    """Its own bands first; above the highest of them, those of the prices without region."""
+    card = card_of(
+        rate("input", "5", tier="priority"),
+        rate("input", "10", tier="priority", over=272_000),
+        rate("input", "20", tier="priority", over=500_000),
+        rate("input", "5.5", tier="priority", region="eu"),
+        rate("input", "22", tier="priority", over=500_000, region="eu"),
+        rate("image", "1", per=1, variant="hd"),
+        rate("image", "2", per=1, variant="hd", over=272_000),
+        rate("image", "1.1", per=1, variant="hd", region="eu"),
+    )
+    where = {"tier": "priority", "region": "eu"}
+
+    assert "1.1" == cost_of({"input": 200_000}, card, **where)
+    assert "3" == cost_of({"input": 300_000}, card, **where)
+    assert "13.2" == cost_of({"input": 600_000}, card, **where)
+    prices = card.find_candidates("standard", "eu", {Meter.IMAGE: "hd"})[Meter.IMAGE]
+    assert ["2", "1.1"] == [price.amount_text for price in prices]
+
+
 @pytest.mark.parametrize(
     ("counts", "where"),
     [

@@ -58,7 +58,7 @@ def test_a_model_has_the_prices_of_the_first_source_that_knows_it():
         source=GENAI,
     )
     second = catalog_of(
-        listed("input", 9, model="A-1"), listed("input", 5, model="b"),
+        listed("input", "0.9", model="A-1"), listed("input", 5, model="b"),
         models=[entry("A-1", limits=(100, 10)), entry("b")],
     )  # fmt: skip
     merged = merge_catalogs([first, second], SINCE, source="both")
@@ -91,7 +91,7 @@ def test_sources_that_agree_complete_each_other():
     "others",
     [
         [listed("input", 2)],  # another price
-        [listed("input", 1), listed("input", 2, over=100)],  # a step the first one does not know
+        [listed("input", 1), listed("input", 1, hours=parse_hours("daily 20:00-08:00 UTC"))],
         [listed("output", 2)],  # nothing in common
     ],
 )
@@ -101,6 +101,102 @@ def test_sources_that_do_not_agree_are_not_mixed(others):
     second = catalog_of(*others, listed("cache_read", "0.1"))
 
     assert {"m input 1 per 1M 01-01"} == inside(merge_catalogs([first, second], SINCE, source=""))
+
+
+def test_a_context_band_only_the_second_source_knows_is_added():
+    """Where both agree below it; a tier that has not got it goes, or long prompts were cheap."""
+    first = catalog_of(listed("input", 1, GENAI), listed("input", 1, GENAI, tier="flex"))
+    second = catalog_of(listed("input", 1), listed("input", 2, over=100))
+    both = merge_catalogs([first, second], SINCE, source="")
+    stepped = catalog_of(listed("input", 1, GENAI), listed("input", 3, GENAI, over=50))
+
+    assert {"m input 1 per 1M 01-01", "m input over 100 2 per 1M 01-01"} == inside(both)
+    assert inside(stepped) == inside(merge_catalogs([stepped, second], SINCE, source=""))
+
+
+def test_a_tier_without_the_band_is_taken_from_a_list_that_has_it():
+    """The first source left it out."""
+    steps = [listed("input", 1), listed("input", 2, over=100)]
+    first = catalog_of(*steps)
+    second = catalog_of(
+        *steps, listed("input", "0.5", tier="batch"), listed("input", 1, tier="batch", over=100)
+    )
+
+    assert 4 == len(merge_catalogs([first, second], SINCE, source="").rates)
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "models"),
+    [
+        ("own", 2, {"m", "own"}),  # dearer by its own name
+        ("own", "0.5", {"m"}),  # a lower price is not taken
+        ("own", 1, {"m"}),
+        ("host/m", 2, {"m"}),  # a spelling of the same name
+    ],
+)
+def test_a_name_with_a_dearer_price_of_its_own_is_no_alias(name, amount, models):
+    """Else a call by that name would be billed at the price of another model."""
+    first = catalog_of(listed("input", 1, GENAI), models=[entry(aliases=[name])], source=GENAI)
+    second = catalog_of(listed("input", amount, model=name))
+    merged = merge_catalogs([first, second], SINCE, source="")
+
+    assert models == {model.model for model in merged.models}
+    assert all(name not in model.aliases for model in merged.models) == ("own" in models)
+
+
+def test_a_name_the_second_source_prices_as_the_model_stays_an_alias():
+    """Then the two only disagree on the price."""
+    first = catalog_of(listed("input", 1, GENAI), models=[entry(aliases=["own"])], source=GENAI)
+    second = catalog_of(listed("input", 2), listed("input", 2, model="own"))
+
+    assert ("own",) == merge_catalogs([first, second], SINCE, source="").models[0].aliases
+
+
+def test_prices_that_all_ended_go_on_with_those_of_the_next_source():
+    """And a later import of the undated list keeps the day they began."""
+    ended = listed("input", 9, GENAI, valid_to=CHANGE)
+    first = catalog_of(ended, source=GENAI)
+    undated = catalog_of(listed("input", 1, valid_from=SINCE))
+    once = merge_catalogs([first, undated], SINCE, source="")
+    later = SINCE.replace(month=12)
+    fresh = merge_catalogs(
+        [first, catalog_of(listed("input", 1, valid_from=later))], later, source=""
+    )
+    rows = {"m input 9 per 1M 01-01 to 06-01", "m input 1 per 1M 11-23"}
+
+    assert rows == inside(once) == inside(continue_history(once, fresh, later))
+
+
+@pytest.mark.parametrize(
+    ("limits", "source", "expected"),
+    [
+        ([(64, 8), (128, 4)], GENAI, (128, 8)),  # the larger, as it bounds a cost
+        ([(64, 0), (128, 4)], "page", (64, 0)),  # what was checked by hand stays
+    ],
+)
+def test_of_two_limits_the_larger_is_taken(limits, source, expected):
+    """Too small a limit would hold too little money."""
+    first = catalog_of(listed("input", 1, source), models=[entry(limits=limits[0])])
+    second = catalog_of(listed("input", 1), models=[entry(limits=limits[1])])
+    (model,) = merge_catalogs([first, second], SINCE, source="").models
+
+    assert expected == (model.context_tokens_max, model.output_tokens_max)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "expected"),
+    [("m", 100, None), ("m", 101, 101), ("claude-sonnet-4-5", 100, 1_000_000), ("m", None, None)],
+)
+def test_a_window_that_ends_at_a_band_is_not_believed(name, limit, expected):
+    """Nobody could ever send the prompts that band prices."""
+    catalog = catalog_of(
+        listed("input", 1, model=name),
+        listed("input", 2, model=name, over=100),
+        models=[entry(name, limits=(limit, 10))],
+    )
+    (model,) = merge_catalogs([catalog], SINCE, source="").models
+
+    assert expected == model.context_tokens_max
 
 
 def test_regions_are_added_to_a_price_of_the_world_even_without_a_common_price():

@@ -1,9 +1,11 @@
 """The genai-prices list: tiers, dates and hours as the list itself defines them."""
 
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
 
+from pricing.importers.corrections import ENDED_PRICES
 from pricing.importers.draft import Reason
 from pricing.importers.genai_file import parse_genai
 from pricing.manifest import BookBroken
@@ -296,8 +298,12 @@ def test_the_whole_list_is_read_or_named():
     candidate = read_genai(genai_text(), "data.py")
 
     assert 2151 == len(candidate.models)
-    assert 7852 == candidate.rate_count
-    assert {Reason.PATTERN: 533, Reason.NO_PRICE: 179} == candidate.count_left_out()
+    assert 7834 == candidate.rate_count
+    assert {
+        Reason.PATTERN: 533,
+        Reason.NO_PRICE: 179,
+        Reason.TIER_WITHOUT_BAND: 4,
+    } == candidate.count_left_out()
     assert 32 < len(Counter(model.provider for model in candidate.models))
 
 
@@ -339,3 +345,16 @@ def test_a_condition_without_a_rule_is_named(model):
 
     assert () == candidate.models
     assert "a field no rule is known for" in str(candidate.left_out[0])
+
+
+def test_prices_that_are_known_to_have_ended_end():
+    """The list still has the off-peak discount of 2025; who is newer says what came later."""
+    found = read_genai(genai_text(), "data.py")
+    ends = {
+        model.model: {rate.valid_to for rate in model.rates}
+        for model in found.models
+        if (model.provider, model.model) in ENDED_PRICES
+    }
+
+    assert {"deepseek-chat", "deepseek-reasoner"} == ends.keys()
+    assert all({datetime(2025, 9, 5, tzinfo=UTC)} == days for days in ends.values())

@@ -3,13 +3,18 @@
 import json
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from fnmatch import fnmatchcase
+from fractions import Fraction
+from statistics import median
 
 import pytest
 
-from pricing.importers.draft import Reason
+from pricing.importers.corrections import WRONG_ROWS
+from pricing.importers.draft import Reason, Slot
 from pricing.importers.keys import KEYS, NOT_PRICES, Refused, Supported
 from pricing.importers.litellm_map import FILE
+from pricing.meters import Meter
 from tests.pricing.importers.lists import (
     json_text,
     litellm_text,
@@ -56,18 +61,16 @@ def test_reading_the_map_imports_nothing_of_litellm():
     ("fields", "prices"),
     [
         (IN_OUT, {"input": "1/1000000", "output": "2/1000000"}),
-        # Bands, tiers, and what a tier inherits; a batch inherits no price of a token.
+        # Tiers, and what a tier inherits; a batch inherits no price of a token.
         (
             IN_OUT
             | {
-                "input_cost_per_token_above_200k_tokens": "=2e-06",
                 "input_cost_per_token_flex": "=5e-07",
                 "input_cost_per_token_batches": "=5e-07",
                 "ocr_cost_per_page": "=0.001",
             },
             {
                 "input": "1/1000000",
-                "input over 200000": "2/1000000",
                 "output": "2/1000000",
                 "page": "0.001/1",
                 "input flex": "0.5/1000000",
@@ -389,7 +392,7 @@ def test_the_whole_map_is_read_or_named():
     assert all(
         rule.variant or not rule.beside for rule in KEYS.values() if isinstance(rule, Supported)
     )
-    assert 3433 == len(candidate.models)
+    assert 3423 == len(candidate.models)
     assert {
         Reason.PRICE_LEFT_OUT: 184,
         Reason.NO_PRICE: 102,
@@ -398,4 +401,57 @@ def test_the_whole_map_is_read_or_named():
         Reason.NOT_A_MODEL: 46,
         Reason.CONTRADICTION: 17,
         Reason.NOISE: 6,
+        Reason.TIER_WITHOUT_BAND: 37,
+        Reason.SURCHARGE_OR_ZERO: 7,
+        Reason.UNIT_SLIP: 3,
     } == candidate.count_left_out()
+
+
+DEAR: set[str] = set()
+LONG = "input_cost_per_token_above_200k_tokens"
+
+
+@pytest.mark.parametrize("tier", ["batches", "priority"])
+def test_a_tier_without_the_context_band_of_standard_is_left_out(tier):
+    """Above the band its price would be too low; the tier goes as a whole, by name."""
+    own = {f"input_cost_per_token_{tier}": "=5e-07", f"output_cost_per_token_{tier}": "=1e-06"}
+    found = map_of(**IN_OUT, **{LONG: "=2e-06"}, **own)
+    whole = map_of(**IN_OUT, **{LONG: "=2e-06", f"{LONG}_{tier}": "=1e-06"}, **own)
+
+    assert {
+        "input": "1/1000000",
+        "input over 200000": "2/1000000",
+        "output": "2/1000000",
+    } == prices_of(found)
+    assert ["TIER_WITHOUT_BAND"] == reasons_of(found)
+    assert "input has no price over 200000" in found.left_out[0].detail
+    assert [] == reasons_of(whole)
+    assert 6 == len(prices_of(whole))
+
+
+def test_every_row_that_is_known_to_be_wrong_is_still_there_and_is_left_out():
+    """A list that was corrected takes its line out of the table."""
+    candidate = read_map(litellm_text(), FILE)
+    reasons = {left.where.removeprefix(f"{FILE}: "): left.reason for left in candidate.left_out}
+
+    for wrong in WRONG_ROWS:
+        found = {reasons.get(key) for key in MAP if fnmatchcase(key, wrong.keys)}
+        assert {wrong.reason} == found, wrong.keys
+
+
+def test_no_price_of_a_token_is_a_slip_of_the_unit():
+    """Text above 1,000 for a million tokens, or above a hundred times what its provider takes."""
+    candidate = read_map(litellm_text(), FILE)
+    each = defaultdict(list)
+    for model in candidate.models:
+        for rate in model.rates:
+            if rate.slot == Slot(Meter.INPUT) and rate.amount.value:
+                each[model.provider].append((Fraction(*rate.amount.each) * 10**6, model.model))
+    odd = {
+        model
+        for found in each.values()
+        for amount, model in found
+        if amount > 1000 or amount > 100 * median(price for price, _ in found)
+    }
+
+    assert DEAR == odd
