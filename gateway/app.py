@@ -104,8 +104,8 @@ def _run_without_preemption() -> None:
 
     Three threads carry a call: the server's, the client's and the event loop. On a busy core each
     packet would take the loop off it; unasked, they work through what has come in bunches, with a
-    tenth of the switches and a quarter more calls. Every thread made later inherits this. The price:
-    where other programs keep the same core busy, it waits for its turn among them.
+    tenth of the switches and a quarter more calls. Every thread made later inherits this. Where
+    other programs keep the same core busy, it waits for its turn among them.
     """
     if hasattr(os, "SCHED_BATCH"):
         with contextlib.suppress(OSError):
