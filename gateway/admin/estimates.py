@@ -24,7 +24,7 @@ from pydantic import (
 from gateway.admin.fields import Id, InstantIn, InstantOut, PlainText
 from gateway.admin.idempotency import ReplayRoute
 from gateway.admin.ledger import LineOut
-from gateway.admin.models import PricedModel, find_priced_model
+from gateway.admin.models import PricedModel, find_priced_model, payer_in
 from gateway.admin.parts import ControlParts, Parts
 from gateway.admin.problems import RequestRefused
 from gateway.estimate_public import (
@@ -282,8 +282,12 @@ class _Question:
             self.terms: Terms = read_terms(body.service_tier, body.region, is_batch=body.batch)
         except ValueError as contradiction:
             raise RequestRefused(422, "invalid_request", str(contradiction)) from contradiction
-        self.found = find_priced_model(parts, body.provider, body.model, self.at)
-        self.others = [find_priced_model(parts, None, name, self.at) for name in body.compare]
+        team, project = (body.team, body.project) if isinstance(body, _AboutCall) else (None, None)
+        payer = payer_in(parts, team, project)
+        self.found = find_priced_model(parts, body.provider, body.model, self.at, payer)
+        self.others = [
+            find_priced_model(parts, None, name, self.at, payer) for name in body.compare
+        ]
         self.offer = self.offer_of(self.found)
 
     def offer_of(self, found: PricedModel) -> Offer:

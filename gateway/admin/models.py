@@ -51,6 +51,22 @@ def catalog_providers(parts: ControlParts, provider: str | None) -> frozenset[st
     return frozenset({provider if configured is None else configured.priced_as})
 
 
+def payer_in(parts: ControlParts, team: str | None, project: str | None) -> Payer:
+    """Name who pays for the calls of a team or a project.
+
+    Args:
+        parts: The control plane's.
+        team: Team id; ``None`` takes the project's.
+        project: Project id.
+
+    Returns:
+        The payer, under whom negotiated prices are found.
+    """
+    if project is not None and team is None:
+        team = parts.directory.projects.load(project).team
+    return Payer(parts.directory.organization, team, project)
+
+
 def find_priced_model(
     parts: ControlParts,
     provider: str | None,

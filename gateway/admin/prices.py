@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
 from gateway.admin.fields import InstantOut, InstantQuery, PageQuery, PlainText
-from gateway.admin.models import catalog_providers
+from gateway.admin.models import catalog_providers, payer_in
 from gateway.admin.parts import ControlParts, Parts
 from gateway.admin.problems import RequestRefused
 from pricing.agreements import Payer
@@ -253,13 +253,11 @@ def read_prices(
 
 
 def _payer(parts: ControlParts, asked: PricesQuery) -> Payer | None:
-    """Who pays, with the organisation and the team that follow from what was named."""
+    """Who would pay; ``None`` for published prices."""
     if asked.organization is None and asked.team is None and asked.project is None:
         return None
-    team = asked.team
-    if asked.project is not None and team is None:
-        team = parts.directory.projects.load(asked.project).team
-    return Payer(asked.organization or parts.directory.organization, team, asked.project)
+    payer = payer_in(parts, asked.team, asked.project)
+    return payer._replace(organization=asked.organization or payer.organization)
 
 
 def _price_for(book: Book, rate: Rate, at: datetime, payer: Payer | None) -> CompiledRate:

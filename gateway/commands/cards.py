@@ -73,11 +73,25 @@ def payer_of(args: argparse.Namespace) -> Payer | None:
     if args.organization is None and args.team is None and args.project is None:
         return None
     settings = read_settings(args)
-    team = args.team
+    payer = payer_in(settings, args.team, args.project)
+    return payer._replace(organization=args.organization or payer.organization)
+
+
+def payer_in(settings: Settings, team: str | None, project: str | None) -> Payer:
+    """Name who pays for the calls of a team or a project.
+
+    Args:
+        settings: For the organisation, and the team of a project.
+        team: Team id; ``None`` takes the project's.
+        project: Project id.
+
+    Returns:
+        The payer, under whom negotiated prices are found.
+    """
     for one in settings.teams:
-        if team is None and any(project.id == args.project for project in one.projects):
+        if team is None and any(each.id == project for each in one.projects):
             team = one.id
-    return Payer(args.organization or settings.organization, team, args.project)
+    return Payer(settings.organization, team, project)
 
 
 def shelves_of(settings: Settings, book: Book) -> Shelves:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gateway.clock import SystemClock
 from gateway.commands.books import read_book, read_shipped_book
-from gateway.commands.cards import AskedModel, add_provider_and_at, find_card, shelves_of
+from gateway.commands.cards import AskedModel, add_provider_and_at, find_card, payer_in, shelves_of
 from gateway.commands.context import read_settings
 from gateway.commands.estimate_check import add_check, check_run
 from gateway.commands.estimate_text import write_estimate, write_rated
@@ -123,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
     _refuse_wrong_use(args)
     clock = SystemClock()
     settings, book = _read_prices(args)
-    find = partial(find_card, shelves_of(settings, book), book)
+    payer = payer_in(settings, args.team, args.project)
+    find = partial(find_card, shelves_of(settings, book), book, payer=payer)
     now = clock.now()
     if args.check is not None:
         tools = Tools(

@@ -85,6 +85,10 @@ def test_an_override_for_a_team_changes_cost_and_leaves_list_cost(gateway: Gatew
     record = gateway.record(gateway.call(PATH, BODY))
 
     assert (BEFORE / 2, BEFORE) == (Decimal(record["cost"]), Decimal(record["list_cost"]))
+    usage = {"model": "gpt-5", "input_tokens": 1000, "max_output_tokens": 100}
+    theirs = gateway.admin.post("/estimates", json={**usage, "team": "search"}).json()
+    anybodys = gateway.admin.post("/estimates", json=usage).json()
+    assert Decimal(anybodys["ceiling"]["cost"]) == 2 * Decimal(theirs["ceiling"]["cost"])
 
 
 def test_a_change_on_the_command_line_is_followed_within_a_second(gateway: Gateway) -> None:
