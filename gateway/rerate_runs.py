@@ -390,7 +390,7 @@ class Rerates:
     def _begin(self, asked: Mapping[str, Any], actor: str, why: str) -> Run:
         at_us = epoch_us(self._clock.now())
         with store_errors(), self._engine.begin() as connection:
-            unfinished = _find_unfinished(connection, asked)
+            unfinished = _find_unfinished(connection, asked, (actor, why))
             if unfinished is not None:
                 return unfinished
             run = Run(
@@ -436,13 +436,16 @@ def _to_row(
     }
 
 
-def _find_unfinished(connection: Connection, asked: Mapping[str, Any]) -> Run | None:
+def _find_unfinished(
+    connection: Connection, asked: Mapping[str, Any], signed: tuple[str, str]
+) -> Run | None:
+    """Find the run to go on with: the same request, by the same person for the same reason."""
     done = select(rerate_runs.c.id).where(rerate_runs.c.status == "done")
     query = select(rerate_runs).where(
         rerate_runs.c.status == "started", rerate_runs.c.id.not_in(done)
     )
     for row in connection.execute(query.order_by(rerate_runs.c.id.desc())):
-        if row.request == asked:
+        if row.request == asked and (row.actor, row.why) == signed:
             return Run(
                 id=row.id,
                 status="started",

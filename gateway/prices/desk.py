@@ -358,6 +358,11 @@ def _edit_prices(
         file = object_name(provider, digest)
         content = parse_prices(file, change.open_object(provider, digest))
         models, rates = content.models, content.rates
+    named = [(rate.price_id, rate.valid_from) for rate in edit.rates]
+    if len(set(named)) < len(named):
+        raise PriceRefused(
+            "two of these rates are the same price from the same instant", field="rates"
+        )
     for entry in edit.models:
         models = with_model(models, entry) if entry.provider == provider else models
     for rate in edit.rates:

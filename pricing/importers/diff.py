@@ -3,7 +3,7 @@
 Must never call a catalog that lost a provider an update.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ from pricing.importers.catalogs import Catalog
 from pricing.importers.compare import percent_between, slot_of
 from pricing.importers.draft import Slot
 from pricing.manifest import BookBroken
+from pricing.meters import Meter
 from pricing.money import PICO_PER_UNIT, Money, round_to_pico
 from pricing.rates import Rate
 from pricing.sku import PriceId
@@ -270,10 +271,11 @@ def refuse_shrinkage(
     had, has = _priced(old, at), _priced(new, at)
     left = {provider for provider, _ in has}
     found = {key: new.named.get((key[0], key[1].casefold())) for key in had}
+    # A model that keeps some of its meters only is as good as gone: its calls have no cost.
     lost = {
         key
         for key, model in found.items()
-        if model is None or (model.provider, model.model) not in has
+        if model is None or not had[key] <= has.get((model.provider, model.model), frozenset())
     }
     had_count = Counter(provider for provider, _ in had)
     lost_count = Counter(provider for provider, _ in lost)
@@ -288,5 +290,10 @@ def refuse_shrinkage(
         raise BookBroken(problems)
 
 
-def _priced(catalog: Catalog, at: datetime) -> set[tuple[str, str]]:
-    return {(rate.provider, rate.model) for rate in catalog.rates if rate.holds_at(at)}
+def _priced(catalog: Catalog, at: datetime) -> dict[tuple[str, str], frozenset[Meter]]:
+    """Every model with a price, and the meters that have one."""
+    found: dict[tuple[str, str], set[Meter]] = defaultdict(set)
+    for rate in catalog.rates:
+        if rate.holds_at(at):
+            found[rate.provider, rate.model].add(rate.meter)
+    return {key: frozenset(meters) for key, meters in found.items()}

@@ -151,6 +151,16 @@ def test_what_is_no_change_is_refused_and_nothing_recorded(desk, store, edit, ki
     assert 1 == len(store.list_versions())
 
 
+def test_two_prices_of_one_thing_at_once_are_refused(desk, store):
+    """The last of them would win in silence."""
+    twice = PriceEdit(rates=(rate("input", "3"), rate("input", "4")))
+
+    with pytest.raises(PriceRefused, match="the same price from the same instant"):
+        desk.post(twice, SIGNED)
+
+    assert 1 == len(store.list_versions())
+
+
 def test_two_equal_agreements_are_refused(desk, store):
     """Nothing says which holds."""
     desk.post(agreed("a", team="search"), SIGNED)

@@ -130,6 +130,24 @@ def test_a_budget_counts_corrections_where_the_calls_are(ledger):
     assert ledger.queries.sum_spent(scope, Unit.REQUESTS, start, end, cut).settled == 1
 
 
+def test_another_person_finishes_a_killed_run_under_their_own_name(ledger):
+    """Every correction names who made it and why."""
+    count = BATCH_RECORDS + 7
+    ledger.post(*(make_call({"input": n + 1}, started_at_us=NOON_US + n) for n in range(count)))
+
+    def die(_done):
+        raise Killed
+
+    with pytest.raises(Killed):
+        run(ledger, ask(), die)
+    before = ledger.count("records")
+    done = rerates_of(ledger).run(ask(), "cli:bob", "contract 9", ignore)
+
+    assert ("cli:bob", "contract 9") == (done.actor, done.why)
+    assert 2 * count - before == done.result["corrections"] == ledger.count("records") - before
+    assert list(ledger.queries.verify()) == []
+
+
 @pytest.mark.parametrize("killed_after", [0, 1, 2])
 def test_a_killed_run_is_resumed(ledger, killed_after):
     """The second attempt keeps the id, finishes, and its diff is that of a run in one go."""

@@ -367,6 +367,14 @@ def test_a_model_whose_prices_have_ended_counts_as_lost():
         refuse_shrinkage(catalog_of(*many(40)), catalog_of(*closed), SINCE)
 
 
+def test_a_model_that_keeps_only_some_of_its_prices_counts_as_lost():
+    """A list without the prices of output would leave every call without a cost."""
+    answers = [rate("output", 1, model=f"m{n}") for n in range(40)]
+
+    with pytest.raises(BookBroken, match="p: 40 of 40 models are gone"):
+        refuse_shrinkage(catalog_of(*many(40), *answers), catalog_of(*many(40)), SINCE)
+
+
 def test_a_model_that_became_another_name_of_one_is_not_lost():
     """A list may join two entries."""
     joined = catalog_of(*many(1), models=[entry("m0", aliases=[f"m{n}" for n in range(1, 40)])])
