@@ -296,8 +296,8 @@ class Rerates:
         """Append the corrections that are missing.
 
         Args:
-            request: What to price again. One that was begun and never done is resumed: it keeps its
-                id, and its diff holds what it did before.
+            request: What to price again. One that the same person began for the same reason and
+                never finished is resumed: it keeps its id, and its diff holds what it did before.
             actor: Who asks.
             why: Why, for the audit.
             step: As for ``preview``.
