@@ -37,7 +37,7 @@ from gateway.refusals import (
 )
 from gateway.routes import Provider, Router, Surface
 from gateway.tags import TagRule, TagsDecision, merge_tags
-from gateway.wire.facts import Answer, BadRequest, RequestFacts, WireFormat
+from gateway.wire.facts import Answer, Asked, BadRequest, RequestFacts, WireFormat
 from gateway.wire.openai_chat import OpenAIChat
 from pricing.book import Book
 from pricing.meters import Meter
@@ -74,7 +74,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
         format: Wire format of the request; the default until the address told.
         surface: What the address told.
         caller: Who is calling; ``None`` until known. The rest likewise.
-        body: Request body as it came.
+        asked: The request as it came.
+        path: Path below the provider's base address.
         facts: What the request asks for.
         provider: Who serves it.
         model: Model under the provider's own name.
@@ -104,7 +105,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
     format: WireFormat = _DEFAULT_FORMAT
     surface: Surface | None = None
     caller: Caller | None = None
-    body: bytes = b""
+    asked: Asked = Asked()
+    path: str = ""
     facts: RequestFacts | None = None
     provider: Provider | None = None
     model: str = ""
@@ -218,11 +220,17 @@ class Admission:
             InvalidRequest: Address not metered, or a body the wire format does not know.
             RequestTooLarge: Body over the limit.
         """
-        call.surface = self.router.find_surface(client.method, client.path)
-        call.format = call.surface.format
+        surface = call.surface = self.router.find_surface(client.method, client.path)
+        call.format = surface.format
         try:
-            call.body = await client.read_body(self.policy.body_bytes_max)
-            call.facts = call.format.read_facts(call.body)
+            call.asked = Asked(
+                body=await client.read_body(self.policy.body_bytes_max),
+                method=client.method,
+                headers=client.headers,
+                query=client.query_string,
+                names=surface.names,
+            )
+            call.facts = call.format.read_facts(call.asked)
         except BodyTooLarge:
             raise RequestTooLarge(self.policy.body_bytes_max) from None
         except BadRequest as bad:
@@ -241,7 +249,11 @@ class Admission:
         assert call.facts is not None
         assert call.caller is not None
         book = call.book = self.prices.at(call.at)
-        call.provider, call.model = self.router.find_provider(call.surface, call.facts.model, book)
+        found = self.router.find_destination(
+            call.surface, call.asked.method, call.facts.model, book
+        )
+        call.provider, call.model = found.provider, found.model
+        call.path, call.format = found.path, found.format
         if not is_model_allowed(call.caller, call.provider.id, call.model):
             raise ModelNotAllowed(
                 call.facts.model, f"key {call.caller.key!r} may not call it; ask an admin"
@@ -300,6 +312,9 @@ class Admission:
         assert call.provider is not None
         assert call.facts is not None
         assert call.book is not None
+        if call.facts.is_free:
+            call.ceiling_pico = call.ceiling_tokens = 0
+            return
         call.card = call.book.find_card(
             call.provider.priced_as,
             call.provider.model_behind(call.model),
@@ -310,7 +325,8 @@ class Admission:
             self._allow_unpriced(call, "the model is not in the book")
         card = call.card
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
-        reach = call.facts.reach(_tiers_of(call), call.provider.region, maxima)
+        region = call.facts.region or call.provider.region
+        reach = call.facts.reach(_tiers_of(call), region, maxima)
         if reach.input_tokens_max is not None and reach.output_tokens_max is not None:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
         if call.card is None:

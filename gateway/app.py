@@ -60,6 +60,7 @@ from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
 from gateway.upstream import HttpUpstream
 from gateway.welcome import Welcome, say
+from gateway.wire.table import OPENAI_DIALECT, auth_of
 from pricing.book import Book, BookVersion
 
 log = logging.getLogger("taximeter")
@@ -348,7 +349,7 @@ def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings)
         kind=one.kind,
         base_url=(one.base_url or "").rstrip("/"),
         priced_as=one.priced_as or provider_id,
-        auth=None if key is None else ("authorization", f"Bearer {key}"),
+        auth=None if key is None else auth_of(one.kind, key),
         headers=tuple((name.lower(), value) for name, value in one.headers.items()),
         upstream=DemoUpstream() if one.base_url is None else HttpUpstream(one.timeout_s),
         region=region_of(one.kind, one.base_url or ""),
@@ -568,7 +569,7 @@ class _Gateway:
             shown = json.dumps(body).encode()
         except Refusal as refusal:
             error = to_error(refusal)
-            status, shown = error.status, call.format.shape_error(error)
+            status, shown = error.status, OPENAI_DIALECT.shape_error(error)
         headers = [("content-type", "application/json"), ("x-taximeter-request-id", call.id)]
         client.respond(status, headers, shown)
 

@@ -19,10 +19,13 @@ from gateway.exchange import (
     Departure,
     Passage,
     has_left,
-    is_event_stream,
+    is_streamed,
     open_exchange,
+    open_lane,
     pass_stream,
+    read_answer,
     read_whole,
+    request_id_of,
 )
 from gateway.headers import TO_CLIENT, RawHeaders
 from gateway.ids import IdSource
@@ -36,7 +39,7 @@ from gateway.refusals import (
     to_failure,
 )
 from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamUnsent
-from gateway.wire.facts import ErrorBody
+from gateway.wire.facts import Dialect, ErrorBody
 from pricing.money import pico_to_text
 
 log = logging.getLogger("taximeter.call")
@@ -143,7 +146,7 @@ class CallPath:
             self.watcher.timed("admit", call.sent_s - call.started_s)
             call.is_sent = True
             async with exchange as reply:
-                if is_event_stream(reply, is_asked=call.facts.stream):
+                if is_streamed(reply, call.format, is_asked=call.facts.stream):
                     await self._stream(call, client, reply)
                 else:
                     await self._whole(call, client, reply)
@@ -159,7 +162,7 @@ class CallPath:
     async def _whole(self, call: OpenCall, client: Client, reply: UpstreamReply) -> None:
         body = await read_whole(reply)
         ready_s = self.clock.monotonic_s()
-        call.answer = call.format.read_whole(body)
+        call.answer = read_answer(call, reply, body)
         is_gone = ready_s - call.started_s > PATIENT_S and await has_left(client)
         record = await self._end(call, _ending_of_whole(call, reply.status, is_gone=is_gone))
         headers = TO_CLIENT.choose(reply.headers)
@@ -169,8 +172,7 @@ class CallPath:
 
     async def _stream(self, call: OpenCall, client: Client, reply: UpstreamReply) -> None:
         assert call.provider is not None
-        assert call.facts is not None
-        lane = call.format.open_stream(call.facts)
+        lane = open_lane(call, reply)
         call.answer = lane.answer
         headers = TO_CLIENT.choose(reply.headers)
         headers.append(("x-taximeter-request-id", call.id))
@@ -190,8 +192,13 @@ class CallPath:
             departure.close()
         # Folds an event that came without its blank line, before the answer is metered.
         tail = lane.finish(is_broken=passage.failure is not None)
+        if call.answer.request_id is None:
+            call.answer.request_id = request_id_of(reply)
         record = await self._end(call, _ending_of_stream(call, reply.status, passage))
         if passage.is_client_gone:
+            return
+        if not lane.can_append:
+            await client.finish(tail)
             return
         if client.header("x-taximeter-stream-cost") == "1":
             tail = call.format.shape_stream_facts(self._facts(call, record)) + tail
@@ -230,13 +237,17 @@ class CallPath:
         if call.is_started:
             await client.finish(call.format.shape_stream_error(error))
             return
+        dialect: Dialect = call.format
+        if call.surface is None:
+            dialect = self.admission.router.find_dialect(client.path)
         headers: RawHeaders = [
             ("content-type", "application/json"),
             ("x-should-retry", "false"),
             ("x-taximeter-request-id", call.id),
+            *dialect.error_headers(error),
             *extra,
         ]
-        client.respond(error.status, headers, call.format.shape_error(error))
+        client.respond(error.status, headers, dialect.shape_error(error))
 
     async def _end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
         """Meter, settle and make the record safe; the last byte waits for this."""
@@ -299,7 +310,8 @@ def _ending_of_whole(call: OpenCall, status: int, *, is_gone: bool) -> Ending:
     outcome: Outcome = "ok" if is_success and not call.answer.is_error else "upstream_error"
     if outcome == "ok" and is_gone:
         outcome = "client_disconnected"
-    return Ending(outcome=outcome, http_status=status, is_billable=is_success)
+    is_billable = is_success if call.answer.is_billed is None else call.answer.is_billed
+    return Ending(outcome=outcome, http_status=status, is_billable=is_billable)
 
 
 def _ending_of_stream(call: OpenCall, status: int, passage: Passage) -> Ending:
@@ -315,4 +327,5 @@ def _ending_of_stream(call: OpenCall, status: int, passage: Passage) -> Ending:
         outcome = "client_disconnected"
     if passage.is_cut_short:
         flags = (*flags, "the upstream call was ended because the client had left")
-    return Ending(outcome=outcome, http_status=status, is_billable=is_success, flags=flags)
+    is_billable = is_success if call.answer.is_billed is None else call.answer.is_billed
+    return Ending(outcome=outcome, http_status=status, is_billable=is_billable, flags=flags)

@@ -34,7 +34,12 @@ class Client(Protocol):
 
     @property
     def path(self) -> str:
-        """Path as sent."""
+        """Path, percent-decoded."""
+        ...
+
+    @property
+    def query_string(self) -> str:
+        """Query string as sent, without the question mark."""
         ...
 
     @property
@@ -170,6 +175,7 @@ class RsgiClient:
         "headers",
         "method",
         "path",
+        "query_string",
     )
 
     def __init__(self, scope: RsgiScope, protocol: RsgiProtocol) -> None:
@@ -184,6 +190,7 @@ class RsgiClient:
         self._values = dict(reversed(headers)) if self._has_repeats else values
         self.method = scope.method
         self.path = scope.path
+        self.query_string = scope.query_string
 
     def header(self, name: str) -> str | None:
         """Read the header of that name.

@@ -118,7 +118,7 @@ class Endings:
             or answer.text_chars > answer.usage_chars
             or call.gpus
             or call.is_request_priced
-            or (call.facts is not None and call.facts.fees)
+            or (call.facts is not None and call.facts.fees and not answer.tells_fees)
         ):
             return None
         return usage
@@ -141,7 +141,9 @@ class Endings:
 
     def _fees(self, call: OpenCall) -> Mapping[Meter, Quantity]:
         """What stands in no usage object: what is charged by the call, and by its time."""
-        fees: Mapping[Meter, Quantity] = {} if call.facts is None else call.facts.fees
+        facts = call.facts
+        is_told = facts is None or call.answer.tells_fees
+        fees: Mapping[Meter, Quantity] = {} if facts is None or is_told else facts.fees
         if call.is_request_priced:
             fees = {**fees, Meter.REQUEST: 1}
         if not call.gpus or not call.is_sent:
@@ -156,11 +158,11 @@ class Endings:
     async def _meter_tokens(self, call: OpenCall, ending: Ending) -> Usage:
         answer = call.answer
         reported = answer.usage
-        if reported is not None and reported.counts:
-            if answer.text_chars <= answer.usage_chars:
+        if reported is not None and (reported.counts or reported.basis is Basis.NONE):
+            if answer.text_chars <= answer.usage_chars or not reported.counts:
                 return reported
             return await self._complete(call, reported)
-        if not ending.is_billable:
+        if not ending.is_billable or (call.facts is not None and call.facts.is_free):
             return NOTHING
         if reported is not None:
             call.flags += reported.flags or ("the provider reported no tokens at all",)
@@ -213,7 +215,7 @@ class Endings:
             model=answer.model,
             tier=answer.tier,
             tier_asked=call.facts.tier,
-            region=call.provider.region,
+            region=_region_of(call),
             at=call.at,
             payer=None if call.caller is None else call.caller.payer,
             variants=answer.variants or call.facts.variants,
@@ -272,7 +274,7 @@ class Endings:
         elapsed_s = self.clock.monotonic_s() - call.started_s
         if not answer.text_chars and not call.facts.stream:
             raise CountingFailed("the answer shows nothing that could be counted")
-        prompt = call.format.read_prompt(call.body)
+        prompt = call.format.read_prompt(call.asked)
         if prompt is None:
             raise CountingFailed("the prompt holds more than text")
         tokens_in = await self.counter.count(prompt, call.model)
@@ -300,6 +302,15 @@ def _with_fees(usage: Usage, fees: Mapping[Meter, Quantity]) -> Usage:
     return Usage(counts={**usage.counts, **fees}, basis=usage.basis, flags=usage.flags)
 
 
+def _region_of(call: OpenCall) -> str | None:
+    """The region class served: the provider's word, else what was asked, else its address."""
+    told = call.answer.region
+    if told is not None:
+        return told or None
+    asked = None if call.facts is None else call.facts.region
+    return asked or (None if call.provider is None else call.provider.region)
+
+
 def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:
     if call.ceiling is None:
         return unknown_usage("no usage from the provider and nothing bounds the call")
@@ -317,7 +328,7 @@ def _to_record(
     call: OpenCall, ending: Ending, usage: Usage, bill: Bill, ended_at_us: int
 ) -> LedgerRecord:
     answer, caller = call.answer, call.caller
-    flags = (*call.flags, *usage.flags, *bill.flags, *ending.flags)
+    flags = (*call.flags, *usage.flags, *answer.flags, *bill.flags, *ending.flags)
     cost_pico = None if bill.cost is None else bill.cost.pico
     if cost_pico is not None and call.ceiling_pico is not None and cost_pico > call.ceiling_pico:
         flags = (*flags, f"cost exceeds the ceiling of {call.ceiling_pico} pico that was held")
@@ -333,7 +344,7 @@ def _to_record(
         stream=facts is not None and facts.stream,
         api=call.format.api,
         provider=None if call.provider is None else call.provider.id,
-        model_requested=None if facts is None else facts.model,
+        model_requested=None if facts is None else facts.model or None,
         model=answer.model or call.model or None,
         provider_request_id=answer.request_id,
         organization=None if caller is None else caller.organization,

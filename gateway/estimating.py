@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from gateway.ledger.history import NO_HISTORY
 from gateway.usual import NoHistory, Usual
+from gateway.wire.facts import Asked
 from gateway.wire.openai_chat import TOKENS_PER_MESSAGE, TOKENS_PER_REPLY, OpenAIChat
 from pricing.meters import INPUT_METERS, OUTPUT_METERS, TRAITS, Meter
 from pricing.money import Money, decimal_from_text
@@ -245,7 +246,7 @@ def count_messages(messages: Messages, count: Callable[[Sequence[str]], int]) ->
         The sum, with what the format of a chat adds. Parts that are not text count as their JSON.
     """
     body = json.dumps({"messages": messages}).encode()
-    texts = OpenAIChat().read_prompt(body) or [json.dumps(messages)]
+    texts = OpenAIChat().read_prompt(Asked(body=body)) or [json.dumps(messages)]
     return count(texts) + TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_REPLY
 
 
@@ -259,7 +260,7 @@ def bound_messages(messages: Messages) -> int | None:
         A number the provider's count cannot exceed; ``None`` when they hold more than text.
     """
     body = json.dumps({"model": "any", "messages": messages}, ensure_ascii=False).encode()
-    return OpenAIChat().read_facts(body).input_tokens_max
+    return OpenAIChat().read_facts(Asked(body=body)).input_tokens_max
 
 
 def plan_call(

@@ -19,8 +19,19 @@ from gateway.admission import OpenCall
 from gateway.client import Client
 from gateway.headers import TO_UPSTREAM
 from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamRequest, UpstreamTimedOut
-from gateway.wire.facts import Answer, StreamLane
+from gateway.wire.facts import Answer, StreamLane, WireFormat, header_of
+from gateway.wire.inflate import Incompressible, InflatedLane, inflate_whole, open_inflater
 
+EVENTS: Final = "text/event-stream"
+REQUEST_ID_CHARS_MAX: Final = 256
+# As the providers' API references name them, checked 2026-11-23.
+_REQUEST_IDS: Final = (
+    "x-request-id",
+    "request-id",
+    "x-amzn-requestid",
+    "apim-request-id",
+    "x-goog-request-id",
+)
 WHOLE_BYTES_MAX: Final = 128 * 1024 * 1024
 # After the client has left, an answer that is all but done is read to its end this long; one that
 # the provider bills in full anyway, that long.
@@ -45,8 +56,8 @@ def request_of(call: OpenCall) -> UpstreamRequest:
         The client's request with the provider's address and credential.
     """
     assert call.provider is not None
-    assert call.surface is not None
     assert call.facts is not None
+    asked = call.asked
     headers = TO_UPSTREAM.choose(call.headers)
     if call.provider.headers:
         # What the operator set, such as the project that is billed, no client may set.
@@ -56,12 +67,22 @@ def request_of(call: OpenCall) -> UpstreamRequest:
     headers.extend(call.provider.headers)
     if call.provider.auth is not None:
         headers.append(call.provider.auth)
-    return UpstreamRequest(
-        method="POST",
-        url=call.provider.base_url + call.surface.path,
+    url = call.provider.base_url + call.path
+    if asked.query:
+        url += _query_of(asked.query)
+    request = UpstreamRequest(
+        method=asked.method,
+        url=url,
         headers=headers,
-        body=call.format.prepare_body(call.body, call.facts, call.model),
+        body=call.format.prepare_body(asked, call.facts, call.model),
     )
+    return request if call.provider.sign is None else call.provider.sign(request)
+
+
+def _query_of(query: str) -> str:
+    """Write the query string to send: as it came, without the caller's key."""
+    parts = [part for part in query.split("&") if part.partition("=")[0] != "key"]
+    return "?" + "&".join(parts) if parts else ""
 
 
 def open_exchange(call: OpenCall) -> AbstractAsyncContextManager[UpstreamReply]:
@@ -119,20 +140,78 @@ class _LimitedReply:
             raise _took_too_long(self._limit_s) from None
 
 
-def is_event_stream(reply: UpstreamReply, *, is_asked: bool) -> bool:
+def is_streamed(reply: UpstreamReply, format: WireFormat, *, is_asked: bool) -> bool:  # noqa: A002 - the field's word
     """Tell whether an answer is a stream.
 
     Args:
         reply: Its head.
+        format: Wire format of the call, which knows the content types of its streams.
         is_asked: Whether the client asked for a stream.
 
     Returns:
         What the content type says; what was asked where a success has none.
     """
+    is_success = reply.status < 300
     for name, value in reply.headers:
         if name == "content-type":
-            return value.lower().startswith("text/event-stream")
-    return is_asked and reply.status < 300
+            kind = value.lower()
+            return kind.startswith(EVENTS) or (is_success and kind.startswith(format.stream_types))
+    return is_asked and is_success
+
+
+def open_lane(call: OpenCall, reply: UpstreamReply) -> StreamLane:
+    """Begin to read a streamed answer.
+
+    Args:
+        call: Its facts decide what the client may see.
+        reply: Its head.
+
+    Returns:
+        The lane its bytes go through.
+    """
+    assert call.facts is not None
+    lane = call.format.open_stream(call.facts, reply)
+    encoding = header_of(reply, "content-encoding")
+    if encoding is None:
+        return lane
+    try:
+        inflater = open_inflater(encoding)
+    except Incompressible as unknown:
+        lane.answer.flags = (*lane.answer.flags, str(unknown))
+        return InflatedLane(lane, None)
+    return lane if inflater is None else InflatedLane(lane, inflater)
+
+
+def read_answer(call: OpenCall, reply: UpstreamReply, body: bytes) -> Answer:
+    """Read a whole answer.
+
+    Args:
+        call: The call.
+        reply: Its head.
+        body: As it came.
+
+    Returns:
+        What it says.
+    """
+    assert call.facts is not None
+    plain = inflate_whole(body, header_of(reply, "content-encoding"))
+    answer = call.format.read_whole(plain, call.facts, reply)
+    if answer.request_id is None:
+        answer.request_id = request_id_of(reply)
+    return answer
+
+
+def request_id_of(reply: UpstreamReply) -> str | None:
+    """Find the provider's id of a request, where its body has none.
+
+    Args:
+        reply: Its head.
+
+    Returns:
+        What one of the usual headers says; ``None`` where there is none.
+    """
+    found = (header_of(reply, name) for name in _REQUEST_IDS)
+    return next((value[:REQUEST_ID_CHARS_MAX] for value in found if value), None)
 
 
 async def read_whole(reply: UpstreamReply) -> bytes:

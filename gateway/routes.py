@@ -3,16 +3,17 @@
 Must never send a request whose usage nobody would count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 from gateway.refusals import InvalidRequest, ModelNotAllowed
-from gateway.upstream import Upstream
-from gateway.wire.facts import WireFormat
-from gateway.wire.openai_chat import OpenAIChat
+from gateway.upstream import Upstream, UpstreamRequest
+from gateway.wire.endpoints import Match, WrongMethod
+from gateway.wire.facts import NO_NAMES, Dialect, WireFormat
+from gateway.wire.table import DIALECTS, ENDPOINTS, OPENAI, OPENAI_DIALECT, OPENAI_PREFIXES
 from pricing.book import Book
 from pricing.selfhosted import NO_FLEET, Fleet
 
@@ -21,12 +22,7 @@ OPENAI_SURFACE: Final = "v1"
 # Model names whose provider is remembered; a caller that invents names cannot fill memory.
 NAMES_MAX: Final = 4096
 
-# Kinds whose own API is the OpenAI shape, read by the same reader without exceptions.
-_OPENAI_SHAPED: Final = frozenset({"openai", "vllm", "demo"})
-_OPENAI_CHAT: Final = OpenAIChat()
-_FORMATS: Final[Mapping[tuple[str, str], WireFormat]] = MappingProxyType(
-    {(kind, "/chat/completions"): _OPENAI_CHAT for kind in _OPENAI_SHAPED}
-)
+Signer = Callable[[UpstreamRequest], UpstreamRequest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +42,7 @@ class Provider:
         deployments: Model behind a name that the provider's customer chose, as Azure has them.
         fleet: How many GPUs its models run on; counts only where time has a price.
         call_s_max: Longest a call may take where time has a price.
+        sign: Signs a request where a header is not enough; ``None`` where it is.
     """
 
     id: str
@@ -60,6 +57,7 @@ class Provider:
     deployments: Mapping[str, str] = field(default_factory=dict)
     fleet: Fleet = NO_FLEET
     call_s_max: float = 600
+    sign: Signer | None = None
 
     def model_behind(self, name: str) -> str:
         """Find the model whose prices a name has.
@@ -79,11 +77,31 @@ class Surface:
 
     Attributes:
         provider: The provider, or ``None`` where the model decides.
-        path: What is appended to the provider's base address.
+        path: What is appended to the provider's base address; below ``/v1`` where
+            the model decides.
         format: Wire format of the request.
+        names: What the address names, such as the model.
     """
 
     provider: Provider | None
+    path: str
+    format: WireFormat
+    names: Mapping[str, str] = field(default_factory=lambda: NO_NAMES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where a call goes.
+
+    Attributes:
+        provider: Who serves it.
+        model: The model under the provider's own name.
+        path: What is appended to the provider's base address.
+        format: Wire format there.
+    """
+
+    provider: Provider
+    model: str
     path: str
     format: WireFormat
 
@@ -98,8 +116,8 @@ class Router:
             providers: By id.
         """
         self.providers = providers
-        self._surfaces: dict[str, Surface] = {}
-        self._found: dict[tuple[str, str], tuple[Provider, str]] = {}
+        self._surfaces: dict[tuple[str, str], Surface] = {}
+        self._found: dict[tuple[str, str, str], Destination] = {}
         self._found_in: Book | None = None
 
     def is_data_plane(self, path: str) -> bool:
@@ -111,17 +129,27 @@ class Router:
         Returns:
             True for ``/v1/...`` and for ``/<provider id>/...``.
         """
-        if path in self._surfaces:
-            return True
         first = path.split("/", 2)[1] if path.startswith("/") else ""
         return first == OPENAI_SURFACE or first in self.providers
+
+    def find_dialect(self, path: str) -> Dialect:
+        """Find in which words a refusal is understood.
+
+        Args:
+            path: Path of the request.
+
+        Returns:
+            That of the provider the path names; OpenAI's elsewhere.
+        """
+        provider = self.providers.get(path.split("/", 2)[1] if path.startswith("/") else "")
+        return OPENAI_DIALECT if provider is None else DIALECTS.get(provider.kind, OPENAI_DIALECT)
 
     def find_surface(self, method: str, path: str) -> Surface:
         """Find what an address alone tells.
 
         Args:
             method: HTTP method.
-            path: Path of the request.
+            path: Path of the request, percent-decoded.
 
         Returns:
             Wire format, and the provider where the address names one.
@@ -129,57 +157,77 @@ class Router:
         Raises:
             InvalidRequest: An address that is not metered (404), or not with this method (405).
         """
-        surface = self._surfaces.get(path)
+        surface = self._surfaces.get((method, path))
         if surface is None:
-            surface = self._read_surface(path)
-            self._surfaces[path] = surface
-        if method != "POST":
-            raise InvalidRequest(f"{path} takes POST, not {method}", status=405)
+            surface = self._read_surface(method, path)
+            if len(self._surfaces) >= NAMES_MAX:
+                self._surfaces.clear()
+            self._surfaces[method, path] = surface
         return surface
 
-    def find_provider(self, surface: Surface, name: str, book: Book) -> tuple[Provider, str]:
-        """Find who serves a model.
+    def find_destination(self, surface: Surface, method: str, name: str, book: Book) -> Destination:
+        """Find who serves a model, and where.
 
         Args:
             surface: What the address told.
-            name: Model as the client named it: ``provider/model``, or a bare name.
+            method: HTTP method.
+            name: Model as the client named it: ``provider/model``, or a bare name; empty where the
+                call has none.
             book: Prices, which also tell which provider serves a bare model name.
 
         Returns:
-            The provider, and the model under the provider's own name.
+            The provider, the model under the provider's own name, and the address there.
 
         Raises:
             ModelNotAllowed: No provider is configured, or none speaks this wire format.
             InvalidRequest: Several providers serve the name and nothing says which is meant.
         """
         if surface.provider is not None:
-            return surface.provider, name
+            return Destination(
+                provider=surface.provider, model=name, path=surface.path, format=surface.format
+            )
         if book is not self._found_in:
             self._found, self._found_in = {}, book
-        found = self._found.get((surface.path, name))
+        key = (method, surface.path, name)
+        found = self._found.get(key)
         if found is None:
-            found = self._look_up(surface, name, book)
+            found = self._look_up(surface, method, name, book)
             if len(self._found) < NAMES_MAX:
-                self._found[surface.path, name] = found
+                self._found[key] = found
         return found
 
-    def _look_up(self, surface: Surface, name: str, book: Book) -> tuple[Provider, str]:
+    def _look_up(self, surface: Surface, method: str, name: str, book: Book) -> Destination:
         prefix, slash, model = name.partition("/")
         if slash and prefix in self.providers:
-            return self._speaking(surface, self.providers[prefix], name), model
-        speakers = [p for p in self.providers.values() if (p.kind, surface.path) in _FORMATS]
+            provider = self.providers[prefix]
+            match = _find_on_openai_surface(provider, method, surface.path)
+            if match is None:
+                raise ModelNotAllowed(
+                    name,
+                    f"provider {provider.id!r} ({provider.kind}) has no {surface.path} in OpenAI's "
+                    "API and this version does not translate",
+                )
+            return _destination(provider, model, match)
+        speakers = [
+            (provider, match)
+            for provider in self.providers.values()
+            if (match := _find_on_openai_surface(provider, method, surface.path)) is not None
+        ]
         serving = [
-            p for p in speakers if book.find_model(p.priced_as, p.model_behind(name))
+            (p, match)
+            for p, match in speakers
+            if name and book.find_model(p.priced_as, p.model_behind(name))
         ] or speakers
         if len(serving) > 1:
-            choices = " or ".join(f"{p.id}/{name}" for p in serving)
-            raise InvalidRequest(f"several providers could serve {name!r}: say {choices}")
+            choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p, _ in serving)
+            what = repr(name) if name else "it: the address decides"
+            raise InvalidRequest(f"several providers could serve {what}: say {choices}")
         if not serving:
             known = ", ".join(self.providers) or "none is configured"
             raise ModelNotAllowed(
                 name, f"no configured provider speaks this API (providers: {known})"
             )
-        return serving[0], name
+        return _destination(serving[0][0], name, serving[0][1])
 
     def models(self, book: Book, at: datetime) -> list[tuple[Provider, str]]:
         """List every priced model a provider serves.
@@ -199,27 +247,53 @@ class Router:
             and book.find_card(entry.provider, entry.model, at)
         ]
 
-    def _read_surface(self, path: str) -> Surface:
+    def _read_surface(self, method: str, path: str) -> Surface:
         _, first, rest = path.split("/", 2) if path.count("/") > 1 else ("", path[1:], "")
-        rest = "/" + rest
         provider = self.providers.get(first)
-        kind = "openai" if provider is None else provider.kind
-        wire = _FORMATS.get((kind, rest))
-        if wire is None:
-            metered = sorted(p for k, p in _FORMATS if k == kind)
+        kind = OPENAI if provider is None else provider.kind
+        rest = _without_version("/" + rest, provider)
+        try:
+            match = ENDPOINTS.find(kind, method, rest)
+        except WrongMethod as wrong:
+            raise InvalidRequest(
+                f"{path} takes {' or '.join(wrong.methods)}, not {method}", status=405
+            ) from None
+        if match is None:
+            metered = ENDPOINTS.list_paths(kind)
             offer = f"it meters {', '.join(metered)}" if metered else "none of its paths is metered"
             raise InvalidRequest(
                 f"{path} is not metered by this version, so it is not forwarded; "
                 f"under /{first} {offer}",
                 status=404,
             )
-        return Surface(provider=provider, path=rest, format=wire)
+        return Surface(
+            provider=provider,
+            path=rest if provider is None else match.path,
+            format=match.endpoint.format,
+            names=match.names,
+        )
 
-    def _speaking(self, surface: Surface, provider: Provider, name: str) -> Provider:
-        if (provider.kind, surface.path) not in _FORMATS:
-            raise ModelNotAllowed(
-                name,
-                f"provider {provider.id!r} ({provider.kind}) does not speak the OpenAI chat API "
-                "and this version does not translate",
-            )
-        return provider
+
+def _without_version(path: str, provider: Provider | None) -> str:
+    """Take the version from a path where the provider's base address ends with it as well."""
+    if provider is None:
+        return path
+    version = "/" + urlsplit(provider.base_url).path.rpartition("/")[2]
+    return path[len(version) :] if path.startswith(version + "/") and len(version) > 1 else path
+
+
+def _find_on_openai_surface(provider: Provider, method: str, path: str) -> Match | None:
+    """Find where a provider has an address of OpenAI's API."""
+    prefix = OPENAI_PREFIXES.get(provider.kind)
+    if prefix is None:
+        return None
+    try:
+        return ENDPOINTS.find(provider.kind, method, _without_version(prefix + path, provider))
+    except WrongMethod:
+        return None
+
+
+def _destination(provider: Provider, model: str, match: Match) -> Destination:
+    return Destination(
+        provider=provider, model=model, path=match.path, format=match.endpoint.format
+    )

@@ -76,7 +76,7 @@ BASE_URLS: Final[Mapping[str, str]] = {
 }
 
 # Kinds whose models stand in the catalog under another provider's name.
-_PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai", "vertex": "gemini"}
+PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai", "vertex": "gemini"}
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WORKERS_REASON: Final = (
@@ -299,7 +299,7 @@ class ProviderSettings(_Part):
         if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
             return values
         kind = values["kind"]
-        filled = {"priced_as": _PRICED_AS.get(kind, kind), **values}
+        filled = {"priced_as": PRICED_AS.get(kind, kind), **values}
         if values.get("base_url") is None and kind in BASE_URLS:
             url = BASE_URLS[kind]
             region = values.get("region")

@@ -5,7 +5,9 @@ Must never hold more of a prompt or an answer than counting needs, and never log
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final, Protocol
 
 import msgspec
 
@@ -15,16 +17,36 @@ from pricing.rates import NO_VARIANTS
 from pricing.rating import Reach
 from pricing.usage import Quantity, Usage
 
+NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
+
 
 class BadRequest(ValueError):
     """The body is not a request this wire format knows; the text says what is wrong."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One request as it came, with what its address names.
+
+    Attributes:
+        body: Request body.
+        method: HTTP method.
+        headers: Names in lower case and values.
+        query: Query string as sent, without the question mark.
+        names: What the address names, such as the model, percent-decoded.
+    """
+
+    body: bytes = b""
+    method: str = "POST"
+    headers: RawHeaders = []
+    query: str = ""
+    names: Mapping[str, str] = NO_NAMES
 
 
 class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What one request asks for, as far as metering needs it.
 
     Attributes:
-        model: Model as the client named it.
+        model: Model as the client named it; empty where the call has none.
         stream: Whether the client asked for a stream.
         wants_usage: Whether the client asked for the usage chunk of a stream itself.
         tier: Service tier asked for, in catalog words; ``None`` when left to the provider.
@@ -34,8 +56,11 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         choices: Number of answers asked for.
         extra_output_max: Output tokens that may be billed on top of any limit.
         meters: Token meters the call can touch.
-        fees: Largest quantity of every meter that is not tokens.
+        fees: Largest quantity of every meter that is not tokens. They are billed as they stand
+            unless the answer tells them.
         variants: In which make a meter is sold, where the request says so.
+        region: Region class asked for; ``None`` where the provider's own holds.
+        is_free: The call itself costs nothing, whatever it answers: a list, a count, a file.
     """
 
     model: str
@@ -49,6 +74,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     meters: frozenset[Meter]
     fees: Mapping[Meter, Quantity]
     variants: Mapping[Meter, str] = NO_VARIANTS
+    region: str | None = None
+    is_free: bool = False
 
     def reach(
         self, tiers: frozenset[str], region: str | None, maxima: tuple[int | None, int | None]
@@ -80,13 +107,63 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def free_facts(model: str = "", *, stream: bool = False) -> RequestFacts:
+    """Say that a request costs nothing: a list, a count, a file.
+
+    Args:
+        model: Model as the client named it; empty where the call has none.
+        stream: Whether the client asked for a stream.
+
+    Returns:
+        Facts whose ceiling is zero.
+    """
+    return RequestFacts(
+        model=model,
+        stream=stream,
+        wants_usage=True,
+        tier=None,
+        input_tokens_max=0,
+        output_tokens_max=0,
+        choices=1,
+        extra_output_max=0,
+        meters=frozenset(),
+        fees={},
+        is_free=True,
+    )
+
+
+class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What another model used for the same answer, billed at its own price.
+
+    Attributes:
+        model: Under the provider's own name.
+        usage: Disjoint counts.
+        tier: Service tier in catalog words; ``None`` for that of the answer.
+    """
+
+    model: str
+    usage: Usage
+    tier: str | None = None
+
+
 class Answer(msgspec.Struct, kw_only=True):
     """What has been seen of one answer so far.
 
     Attributes:
-        usage: What the provider reported last and could be used; ``None`` until it reported.
+        usage: What the provider reported last and could be used; ``None`` until it reported. Basis
+            ``none`` where it says, or is known, not to bill this answer.
+        others: What other models used for it, each billed at its own price.
+        provider_cost: What the provider says this answer costs, in its own currency units; ``None``
+            where it does not say, or where its word is not the bill.
+        tells_fees: The usage holds every fee there is, so none is taken from the request.
+        is_billed: Whether the provider bills this answer, where the status tells the wrong thing.
+        once: The provider's own id of what was metered, where it can be delivered again: whatever
+            has been metered under it is not metered again.
+        flags: What the reader found odd beside the usage, in words.
         model: Model the provider says it served.
         tier: Service tier the provider says it served, in catalog words.
+        region: Region class the provider says it served from; empty for one that does not change
+            the price, ``None`` when it does not say.
         variants: In which make a meter was sold, where the answer says more than the request.
         request_id: The provider's own id of the answer.
         text: Visible output, kept for counting if usage never comes; its beginning, bounded.
@@ -99,8 +176,15 @@ class Answer(msgspec.Struct, kw_only=True):
     """
 
     usage: Usage | None = None
+    others: tuple[OtherUse, ...] = ()
+    provider_cost: Decimal | None = None
+    tells_fees: bool = False
+    is_billed: bool | None = None
+    once: str | None = None
+    flags: tuple[str, ...] = ()
     model: str | None = None
     tier: str | None = None
+    region: str | None = None
     variants: Mapping[Meter, str] = NO_VARIANTS
     request_id: str | None = None
     text: list[str] = []
@@ -112,10 +196,48 @@ class Answer(msgspec.Struct, kw_only=True):
     is_readable: bool = False
 
 
+class ReplyHead(Protocol):
+    """Status and headers of an answer."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """Names in lower case and values, repeated names kept."""
+        ...
+
+
+def header_of(head: ReplyHead, name: str) -> str | None:
+    """Read a header of an answer.
+
+    Args:
+        head: The answer.
+        name: In lower case.
+
+    Returns:
+        Its first value, or ``None``.
+    """
+    return next((value for key, value in head.headers if key == name), None)
+
+
 class StreamLane(Protocol):
-    """Takes a streamed answer in, gives out what the client may have, and folds what it sees."""
+    """Takes a streamed answer in, gives out what the client may have, and folds what it sees.
+
+    Attributes:
+        answer: What has been seen so far.
+        can_append: Whether an event of the gateway's own may follow the provider's last.
+    """
 
     answer: Answer
+    can_append: bool
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the end of the answer has come and is held back."""
+        ...
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes and give those that may go to the client now."""
@@ -148,34 +270,8 @@ class ErrorBody:
     details: Mapping[str, object]
 
 
-class WireFormat(Protocol):
-    """One API's way of asking, answering and saying no."""
-
-    api: str
-
-    def read_facts(self, body: bytes) -> RequestFacts:
-        """Read what metering needs of a request; raises ``BadRequest``."""
-        ...
-
-    def prepare_body(self, body: bytes, facts: RequestFacts, model: str) -> bytes:
-        """Make the body to send: the same bytes but for the model name and the usage option."""
-        ...
-
-    def open_stream(self, facts: RequestFacts) -> StreamLane:
-        """Begin to read a streamed answer."""
-        ...
-
-    def read_whole(self, body: bytes) -> Answer:
-        """Read a whole answer."""
-        ...
-
-    def may_think(self, model: str) -> bool:
-        """Tell whether a model can produce output that is billed and never shown."""
-        ...
-
-    def read_prompt(self, body: bytes) -> Sequence[str] | None:
-        """Read the texts of a prompt for counting; ``None`` when it holds more than text."""
-        ...
+class Dialect(Protocol):
+    """How one API's clients are told of trouble."""
 
     def shape_error(self, error: ErrorBody) -> bytes:
         """Write a refusal in this API's error shape."""
@@ -186,5 +282,45 @@ class WireFormat(Protocol):
         ...
 
     def shape_stream_facts(self, facts: RawHeaders) -> bytes:
-        """Write cost facts as one comment inside a stream."""
+        """Write cost facts as one comment inside a stream; empty where there are no comments."""
+        ...
+
+    def error_headers(self, error: ErrorBody) -> RawHeaders:
+        """List what a refusal has beside ``content-type: application/json``."""
+        ...
+
+
+class WireFormat(Dialect, Protocol):
+    """One API's way of asking, answering and saying no.
+
+    Attributes:
+        api: Its name in the ledger.
+        stream_types: Content types, or how they begin, of an answer that is passed on as it comes.
+    """
+
+    api: str
+    stream_types: tuple[str, ...]
+
+    def read_facts(self, asked: Asked) -> RequestFacts:
+        """Read what metering needs of a request; raises ``BadRequest``."""
+        ...
+
+    def prepare_body(self, asked: Asked, facts: RequestFacts, model: str) -> bytes:
+        """Make the body to send: the same bytes but for the model name and the usage option."""
+        ...
+
+    def open_stream(self, facts: RequestFacts, head: ReplyHead) -> StreamLane:
+        """Begin to read a streamed answer."""
+        ...
+
+    def read_whole(self, body: bytes, facts: RequestFacts, head: ReplyHead) -> Answer:
+        """Read a whole answer."""
+        ...
+
+    def may_think(self, model: str) -> bool:
+        """Tell whether a model can produce output that is billed and never shown."""
+        ...
+
+    def read_prompt(self, asked: Asked) -> Sequence[str] | None:
+        """Read the texts of a prompt for counting; ``None`` when it holds more than text."""
         ...

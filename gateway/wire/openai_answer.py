@@ -99,16 +99,23 @@ class ChatStream:
 
     Attributes:
         answer: What has been seen so far.
+        can_append: Always: an event of the gateway's own may follow the provider's last.
     """
 
-    __slots__ = ("_held", "_is_passing", "_splitter", "_strips_usage", "answer")
+    __slots__ = ("_held", "_is_passing", "_splitter", "_strips_usage", "answer", "can_append")
 
     def __init__(self, *, strips_usage: bool) -> None:
         self.answer = Answer()
+        self.can_append = True
         self._splitter = SseSplitter()
         self._strips_usage = strips_usage
         self._held = bytearray()
         self._is_passing = False
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the end of the answer has come and is held back."""
+        return bool(self._held)
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes and give those that may go to the client now.

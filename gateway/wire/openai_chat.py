@@ -13,8 +13,8 @@ from unicodedata import is_normalized, normalize
 
 import msgspec
 
-from gateway.headers import RawHeaders
-from gateway.wire.facts import Answer, BadRequest, ErrorBody, RequestFacts
+from gateway.wire.endpoints import Endpoint
+from gateway.wire.facts import Answer, Asked, BadRequest, ReplyHead, RequestFacts
 from gateway.wire.openai_answer import (
     ABSENT,
     NAME_CHARS_MAX,
@@ -24,6 +24,7 @@ from gateway.wire.openai_answer import (
     read_answer,
     read_tier,
 )
+from gateway.wire.openai_dialect import OpenAIDialect
 from gateway.wire.splice import Member, replace_spans, scan_members
 from pricing.meters import Meter
 from pricing.rates import NO_VARIANTS
@@ -169,16 +170,17 @@ _NO_FEES: Final[Mapping[Meter, Quantity]] = MappingProxyType({})
 _ONE_SEARCH: Final[Mapping[Meter, Quantity]] = MappingProxyType({Meter.WEB_SEARCH: 1})
 
 
-class OpenAIChat:
+class OpenAIChat(OpenAIDialect):
     """The wire format of ``POST /chat/completions``."""
 
     api = "openai.chat"
+    stream_types: tuple[str, ...] = ("text/event-stream",)
 
-    def read_facts(self, body: bytes) -> RequestFacts:
+    def read_facts(self, asked: Asked) -> RequestFacts:
         """Read what metering needs of a request.
 
         Args:
-            body: The request body as it came.
+            asked: The request as it came.
 
         Returns:
             The facts; bounds are never too small.
@@ -190,6 +192,7 @@ class OpenAIChat:
         Source:
             https://platform.openai.com/docs/api-reference/chat/create, checked 2026-11-23.
         """
+        body = asked.body
         request: _Fields
         has_parts = False
         try:
@@ -213,9 +216,9 @@ class OpenAIChat:
             bytes(request.plugins) in NULLS and bytes(request.search_parameters) in NULLS
         )
         choices = max(1, request.n or 1, request.best_of or 1)
-        asked = request.max_completion_tokens or 0
-        if request.max_tokens is not None and request.max_tokens > asked:
-            asked = request.max_tokens
+        limit = request.max_completion_tokens or 0
+        if request.max_tokens is not None and request.max_tokens > limit:
+            limit = request.max_tokens
         meters = _TEXT_METERS
         if has_parts:
             meters = meters | _IMAGE_METERS | _AUDIO_METERS
@@ -229,7 +232,7 @@ class OpenAIChat:
             input_tokens_max=(
                 None if has_parts or is_searching else _bytes_of(body) + INPUT_TOKENS_SPARE
             ),
-            output_tokens_max=asked * choices if asked > 0 else None,
+            output_tokens_max=limit * choices if limit > 0 else None,
             choices=choices,
             # Rejected prediction tokens are billed as output on top of the answer.
             extra_output_max=(
@@ -240,11 +243,11 @@ class OpenAIChat:
             variants=_search_size(request.web_search_options) if is_searching else NO_VARIANTS,
         )
 
-    def prepare_body(self, body: bytes, facts: RequestFacts, model: str) -> bytes:
+    def prepare_body(self, asked: Asked, facts: RequestFacts, model: str) -> bytes:
         """Make the body to send.
 
         Args:
-            body: The request body as it came.
+            asked: The request as it came.
             facts: What was read of it.
             model: The provider's own name of the model.
 
@@ -252,6 +255,7 @@ class OpenAIChat:
             The same bytes, but for the model name where it differs and for
             ``stream_options.include_usage`` where a stream did not ask for it.
         """
+        body = asked.body
         is_renamed = model != facts.model
         if not is_renamed and (not facts.stream or facts.wants_usage):
             return body
@@ -266,22 +270,25 @@ class OpenAIChat:
             edits += _usage_option(body, members.get("stream_options"))
         return replace_spans(body, edits)
 
-    def open_stream(self, facts: RequestFacts) -> ChatStream:
+    def open_stream(self, facts: RequestFacts, head: ReplyHead) -> ChatStream:
         """Begin to read a streamed answer.
 
         Args:
             facts: What the client asked for; decides whether the usage chunk is passed on.
+            head: Status and headers of the answer.
 
         Returns:
             A lane for the bytes of the answer.
         """
         return ChatStream(strips_usage=not facts.wants_usage)
 
-    def read_whole(self, body: bytes) -> Answer:
+    def read_whole(self, body: bytes, facts: RequestFacts, head: ReplyHead) -> Answer:
         """Read a whole answer.
 
         Args:
-            body: The answer as it came.
+            body: The answer as it came, decompressed.
+            facts: What the client asked for.
+            head: Status and headers of the answer.
 
         Returns:
             What it says; not readable when it is not a chat completion.
@@ -302,64 +309,24 @@ class OpenAIChat:
         """
         return not model.startswith(_NEVER_THINKS)
 
-    def read_prompt(self, body: bytes) -> list[str] | None:
+    def read_prompt(self, asked: Asked) -> list[str] | None:
         """Read the texts of a prompt for counting.
 
         Args:
-            body: The request body as it came.
+            asked: The request as it came.
 
         Returns:
             Message texts, tool calls and tool definitions; ``None`` when a part, such as an image,
             is not text, or when anything cannot be read as text.
         """
         try:
-            prompt = _decode_prompt(body)
+            prompt = _decode_prompt(asked.body)
             texts = [text for message in prompt.messages for text in _texts_of(message)]
             for shown in (prompt.tools, prompt.functions, prompt.response_format):
                 texts.append(bytes(shown).decode())
         except (*UNREADABLE, _MoreThanText):
             return None
         return [text for text in texts if text]
-
-    def shape_error(self, error: ErrorBody) -> bytes:
-        """Write a refusal in OpenAI's error shape.
-
-        Args:
-            error: The refusal.
-
-        Returns:
-            JSON with ``error.message``, ``type``, ``param``, ``code`` and the refusal's facts.
-        """
-        shaped = {
-            "message": error.message,
-            "type": error.kind,
-            "param": None,
-            "code": error.code,
-            **error.details,
-        }
-        return msgspec.json.encode({"error": shaped})
-
-    def shape_stream_error(self, error: ErrorBody) -> bytes:
-        """Write trouble as an event inside a stream that has begun.
-
-        Args:
-            error: What went wrong.
-
-        Returns:
-            One ``data:`` event; OpenAI's SDKs raise when they read it.
-        """
-        return b"data: " + self.shape_error(error) + b"\n\n"
-
-    def shape_stream_facts(self, facts: RawHeaders) -> bytes:
-        """Write cost facts as one comment.
-
-        Args:
-            facts: Header names and values.
-
-        Returns:
-            One SSE comment line with its blank line; clients skip it.
-        """
-        return ": {}\n\n".format(" ".join(f"{name}={value}" for name, value in facts)).encode()
 
 
 def _read_request(body: bytes) -> _Request:
@@ -473,3 +440,10 @@ def _usage_option(body: bytes, options: Member | None) -> list[tuple[int, int, b
         start = body.index(b"{", options.start) + 1
         edits.append((start, start, b'"include_usage":true' + (b"," if members else b"")))
     return edits
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        kinds=frozenset({"openai", "vllm", "demo"}), path="/chat/completions", format=OpenAIChat()
+    ),
+)

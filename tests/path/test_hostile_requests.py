@@ -10,13 +10,14 @@ from unicodedata import normalize
 import pytest
 
 from gateway.wire.facts import BadRequest
-from gateway.wire.openai_chat import INPUT_TOKENS_SPARE, OpenAIChat
+from gateway.wire.openai_chat import INPUT_TOKENS_SPARE
 from pricing.book import Book
 from pricing.meters import Meter
 from pricing.rates import Rate
 from tests.openai_answers import USAGE
 from tests.path.virtual_time import run
 from tests.path.world import BOOK, Play, World, ask
+from tests.wire.chat import Chat
 
 STANDARD, FLEX, PRIORITY = 2_508_000_000, 1_254_000_000, 5_016_000_000
 
@@ -141,7 +142,7 @@ TEXT = '{"type":"text","text":"hi"}'
 def test_what_another_reader_could_see_is_not_bounded_by_its_bytes(raw: str) -> None:
     """A provider may take the first of two values where we take the last."""
     body = '{"model":"gpt-5","messages":[' + raw + "]}"
-    assert OpenAIChat().read_facts(body.encode()).input_tokens_max is None
+    assert Chat().read_facts(body.encode()).input_tokens_max is None
 
 
 @pytest.mark.parametrize(
@@ -158,18 +159,18 @@ def test_fields_of_other_providers_that_add_input(
     """What is fetched while answering is not in the body."""
     body = ask(**fields)
     expected = None if bound is None else len(body) + INPUT_TOKENS_SPARE
-    assert expected == OpenAIChat().read_facts(body).input_tokens_max
+    assert expected == Chat().read_facts(body).input_tokens_max
 
 
 def test_models_to_fall_back_to_are_refused() -> None:
     """A call is held at the price of one model, and no other may answer it."""
     with pytest.raises(BadRequest, match="name the one to call"):
-        OpenAIChat().read_facts(ask(models=["a/b", "c/d"]))
+        Chat().read_facts(ask(models=["a/b", "c/d"]))
 
 
 def test_every_answer_that_is_generated_counts() -> None:
     """Five candidates are generated for one choice, and billed."""
-    assert 5 * 400 == OpenAIChat().read_facts(ask(best_of=5)).output_tokens_max
+    assert 5 * 400 == Chat().read_facts(ask(best_of=5)).output_tokens_max
 
 
 @pytest.mark.parametrize("sign", ["\u0fb9", "\ufb2c", "\u0958", "e\u0301", "\U0001d160"])
@@ -179,4 +180,4 @@ def test_text_that_grows_when_it_is_composed(sign: str) -> None:
     plain["messages"][0]["content"] = sign * 1000
     body = json.dumps(plain, ensure_ascii=False).encode()
     longest = max(len(body), len(normalize("NFC", body.decode()).encode()))
-    assert longest + INPUT_TOKENS_SPARE == OpenAIChat().read_facts(body).input_tokens_max
+    assert longest + INPUT_TOKENS_SPARE == Chat().read_facts(body).input_tokens_max

@@ -25,10 +25,10 @@ from gateway.refusals import (
     to_failure,
 )
 from gateway.upstream import UpstreamBroken, UpstreamFailed, UpstreamTimedOut, UpstreamUnsent
-from gateway.wire.openai_chat import OpenAIChat
 from tests.budgets.builders import budget, usd
 from tests.path.virtual_time import run
 from tests.path.world import SECRET, WHOLE, Play, World, ask
+from tests.wire.chat import Chat
 
 NOW = datetime(2026, 11, 23, 12, 30, 30, tzinfo=UTC)
 
@@ -75,7 +75,7 @@ def test_a_no_has_status_code_and_words(
 ) -> None:
     """The table and the words agree, in the shape SDKs read."""
     error = to_error(refusal)
-    shaped = json.loads(OpenAIChat().shape_error(error))["error"]
+    shaped = json.loads(Chat().shape_error(error))["error"]
 
     assert (status, code) == (error.status, shaped["code"])
     assert {"message", "type", "param", "code"} <= shaped.keys()

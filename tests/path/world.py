@@ -25,6 +25,7 @@ from gateway.ledger.errors import JournalBroken, JournalFull
 from gateway.ledger.record import Intent, LedgerRecord
 from gateway.prices.current import Prices
 from gateway.routes import Provider, Router
+from gateway.settings_models import PRICED_AS
 from gateway.upstream import UpstreamFailed, UpstreamRequest
 from pricing.book import Book, load_book
 from pricing.selfhosted import NO_FLEET, Deployment, add_to_book, derive_prices, fleets_of
@@ -96,6 +97,30 @@ class Play:
     parting: UpstreamFailed | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """What is called, and of which kind of provider; its id is its kind.
+
+    Attributes:
+        kind: Provider kind.
+        path: Path of the request.
+        method: HTTP method.
+        query: Query string.
+        base_url: Address of the provider.
+        region: Region class the address stands for.
+    """
+
+    kind: str = "openai"
+    path: str = "/v1/chat/completions"
+    method: str = "POST"
+    query: str = ""
+    base_url: str = "http://provider/v1"
+    region: str | None = None
+
+
+CHAT: Final = Address()
+
+
 @dataclass
 class Awaits:
     """Every place where a call waits, in order; at one of them its task can be cancelled.
@@ -121,10 +146,12 @@ class Awaits:
 class FakeClient:
     """Somebody who asks once and writes down what comes."""
 
-    method = "POST"
-    path = "/v1/chat/completions"
-
-    def __init__(self, body: bytes, awaits: Awaits, headers: RawHeaders) -> None:
+    def __init__(
+        self, body: bytes, awaits: Awaits, headers: RawHeaders, address: "Address"
+    ) -> None:
+        self.method = address.method
+        self.path = address.path
+        self.query_string = address.query
         self.headers = headers
         self.body = body
         self.awaits = awaits
@@ -396,8 +423,10 @@ class World:
         deployments: Mapping[str, str] | None = None,
         timed: Deployment | None = None,
         own_headers: Sequence[tuple[str, str]] = (),
+        address: Address = CHAT,
     ) -> None:
         """Set the scene; ``timed`` is a model that is priced by its time."""
+        self.address = address
         self.book = book
         self.deployments = deployments or {}
         self.play = play
@@ -414,6 +443,7 @@ class World:
             ask() if body is None else body,
             self.awaits,
             [("authorization", "Bearer " + SECRET), *extra],
+            address,
         )
         self.timed = timed
         self.own_headers = tuple(own_headers)
@@ -422,15 +452,17 @@ class World:
     def _path(self, *, drains: bool, missing_usage: Literal["estimate", "fail"]) -> CallPath:
         own = () if self.timed is None else (self.timed,)
         book = add_to_book(self.book, derive_prices(own))
+        kind = self.address.kind
+        priced_as = PRICED_AS.get(kind, kind)
         provider = Provider(
-            id="openai",
-            kind="openai",
-            base_url="http://provider/v1",
-            priced_as="openai" if self.timed is None else self.timed.provider,
+            id=kind,
+            kind=kind,
+            base_url=self.address.base_url,
+            priced_as=priced_as if self.timed is None else self.timed.provider,
             auth=("authorization", "Bearer sk-provider"),
             headers=self.own_headers,
             upstream=self.upstream,
-            region=None,
+            region=self.address.region,
             drains=drains,
             deployments=self.deployments,
             fleet=fleets_of(own).get("house", NO_FLEET),
@@ -442,7 +474,7 @@ class World:
             ids=IdSource(),
             admission=Admission(
                 directory=self.directory,
-                router=Router({"openai": provider}),
+                router=Router({kind: provider}),
                 prices=Prices(book),
                 budgets=self.budgets,
                 journal=self.journal,

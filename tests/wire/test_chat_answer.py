@@ -5,13 +5,13 @@ import json
 import pytest
 
 from gateway.wire.facts import ErrorBody
-from gateway.wire.openai_chat import OpenAIChat
 from gateway.wire.sse import data_of
 from pricing.usage import Basis
 from tests.openai_answers import completion
+from tests.wire.chat import Chat
 from tests.wire.sse_reference import parse_events
 
-CHAT = OpenAIChat()
+CHAT = Chat()
 REFUSED = ErrorBody(
     status=429,
     code="budget_exceeded",

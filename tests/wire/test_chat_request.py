@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from gateway.counting import count_tokens
 from gateway.wire.facts import BadRequest
-from gateway.wire.openai_chat import OpenAIChat
 from pricing.meters import Meter
+from tests.wire.chat import Chat
 
-CHAT = OpenAIChat()
+CHAT = Chat()
 HELLO: dict[str, Any] = {"model": "gpt-5", "messages": [{"role": "user", "content": "Hi"}]}
 
 

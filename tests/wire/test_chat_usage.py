@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.openai_chat import OpenAIChat
 from gateway.wire.openai_usage import (
     CompletionDetails,
     PromptDetails,
@@ -16,6 +15,7 @@ from gateway.wire.openai_usage import (
     read_usage,
 )
 from pricing.usage import Basis, Usage
+from tests.wire.chat import Chat
 
 REPORTED, ESTIMATED, UNKNOWN = Basis.REPORTED, Basis.ESTIMATED, Basis.UNKNOWN
 
@@ -45,7 +45,7 @@ def usage(
 
 def read(body: bytes) -> Usage:
     """Read the usage of a whole answer."""
-    found = OpenAIChat().read_whole(body).usage
+    found = Chat().read_whole(body).usage
     assert found is not None, "the usage was lost"
     return found
 
@@ -175,7 +175,7 @@ def test_an_empty_usage_object_is_unknown() -> None:
 
 def test_a_null_usage_is_no_usage() -> None:
     """Chunks before the last one carry ``usage: null``."""
-    assert OpenAIChat().read_whole(b'{"usage":null,"choices":[]}').usage is None
+    assert Chat().read_whole(b'{"usage":null,"choices":[]}').usage is None
 
 
 def test_a_contradiction_names_both_numbers() -> None:
@@ -220,7 +220,7 @@ def test_a_missing_completion_count_is_not_zero(body: bytes) -> None:
 @pytest.mark.parametrize("odd", ["12.5", '"many"', "[]", '{"a":1}', "true"])
 def test_a_count_that_is_no_count_is_never_reported(odd: str) -> None:
     """An answer with a broken count is still an answer, and its count is not made up."""
-    answer = OpenAIChat().read_whole(
+    answer = Chat().read_whole(
         b'{"id":"x","model":"gpt-5","usage":{"prompt_tokens":%b,"completion_tokens":1}}'
         % odd.encode()
     )

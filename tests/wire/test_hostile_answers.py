@@ -6,10 +6,10 @@ import pytest
 
 from gateway.budgets.rules import check_scope
 from gateway.wire.facts import BadRequest
-from gateway.wire.openai_chat import OpenAIChat
 from pricing.meters import Meter
+from tests.wire.chat import Chat
 
-CHAT = OpenAIChat()
+CHAT = Chat()
 ASKED = b'{"model":"gpt-5","stream":true,"messages":[{"role":"user","content":"Hi"}]}'
 
 

@@ -1,0 +1,49 @@
+"""Every address of every provider kind that is metered, and how each kind says no.
+
+Must never hold more than rows: a wire format is a module, an address of one a row.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from gateway.wire import openai_chat
+from gateway.wire.endpoints import EndpointTable
+from gateway.wire.facts import Dialect
+from gateway.wire.openai_dialect import OpenAIDialect
+
+# The kind whose addresses the surface under ``/v1`` has.
+OPENAI: Final = "openai"
+
+ENDPOINTS: Final = EndpointTable(
+    [
+        *openai_chat.ENDPOINTS,
+    ]
+)
+
+# Where a kind has the addresses of OpenAI's API, below its base address; a kind that is missing
+# does not speak it.
+OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType({"openai": "", "vllm": "", "demo": ""})
+
+# Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({})
+OPENAI_DIALECT: Final = OpenAIDialect()
+
+# The header a kind takes its key in; a bearer token where nothing stands here.
+_KEY_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"anthropic": "x-api-key", "azure": "api-key", "gemini": "x-goog-api-key"}
+)
+
+
+def auth_of(kind: str, key: str) -> tuple[str, str]:
+    """Write a provider's key as its kind takes it.
+
+    Args:
+        kind: Provider kind.
+        key: The credential.
+
+    Returns:
+        Name and value of a header.
+    """
+    name = _KEY_HEADERS.get(kind)
+    return ("authorization", f"Bearer {key}") if name is None else (name, key)

@@ -1,0 +1,177 @@
+"""Passes a stream on and folds a copy of it, whatever its framing and its chunk borders.
+
+Must never change a byte, never raise because of what a provider sends, and never hold more than a
+bounded part of a stream.
+"""
+
+import logging
+from typing import Final, Protocol
+
+from gateway.wire.facts import Answer
+
+log = logging.getLogger("taximeter.wire")
+
+# An event larger than the first is passed on piece by piece while it is still being read; one
+# larger than the second is not read.
+EVENT_HELD_BYTES_MAX: Final = 256 * 1024
+EVENT_READ_BYTES_MAX: Final = 32 * 1024 * 1024
+END_HELD_BYTES_MAX: Final = 64 * 1024
+# What is kept back of an event that is passed on in pieces, so that its end is never among them.
+_KEPT_BACK: Final = 16
+
+
+class Cutter(Protocol):
+    """Cuts a stream into the events of its framing.
+
+    Attributes:
+        size: Bytes of an event whose end has not come yet.
+    """
+
+    size: int
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take the next bytes and give the events they complete; joined, they are the stream."""
+        ...
+
+    def peek(self) -> bytes:
+        """Show the event whose end has not come yet."""
+        ...
+
+    def close_part(self) -> bytes:
+        """Give what must follow half an event that was passed on, so that another can follow."""
+        ...
+
+
+class Fold(Protocol):
+    """Reads events.
+
+    Attributes:
+        answer: What has been seen so far.
+    """
+
+    answer: Answer
+
+    def take(self, event: bytes) -> bool:
+        """Read one event, framing and all; tell whether the answer ends with it."""
+        ...
+
+
+class Tap:
+    """Passes a stream on and folds what it sees.
+
+    Attributes:
+        answer: What has been seen so far.
+        can_append: Whether an event of the gateway's own may follow the provider's last.
+    """
+
+    __slots__ = ("_cutter", "_fold", "_held", "_is_blind", "_passed", "answer", "can_append")
+
+    def __init__(self, cutter: Cutter, fold: Fold) -> None:
+        self.answer = fold.answer
+        self.can_append = True
+        self._cutter = cutter
+        self._fold = fold
+        self._held = bytearray()
+        self._passed = 0
+        self._is_blind = False
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the end of the answer has come and is held back."""
+        return bool(self._held)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes and give those that may go to the client now.
+
+        Args:
+            chunk: The next bytes of the stream.
+
+        Returns:
+            Whole events, unchanged, without those that end the answer: they wait for the
+            settlement. What follows the end waits too, up to ``END_HELD_BYTES_MAX``.
+        """
+        if self._is_blind:
+            return self._pass_late(chunk)
+        cutter = self._cutter
+        try:
+            events = cutter.feed(chunk)
+        except Exception:  # noqa: BLE001 - whatever a cutter stumbles over, the bytes go on
+            return self._go_blind(chunk)
+        passed = []
+        for event in events:
+            is_end = self._take(event)
+            rest = event[self._passed :] if self._passed else event
+            self._passed = 0
+            if is_end or self._held:
+                self._held += rest
+            else:
+                passed.append(rest)
+        if len(self._held) > END_HELD_BYTES_MAX:
+            passed.append(self._take_held())
+        waiting = cutter.size - self._passed
+        if waiting > EVENT_HELD_BYTES_MAX and not self._held:
+            if cutter.size > EVENT_READ_BYTES_MAX:
+                passed.append(cutter.peek()[self._passed :])
+                self._stop_reading("an event is too large to read")
+            else:
+                piece = cutter.peek()[self._passed : cutter.size - _KEPT_BACK]
+                self._passed += len(piece)
+                passed.append(piece)
+        return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def finish(self, *, is_broken: bool = False) -> bytes:
+        """End the stream.
+
+        Args:
+            is_broken: The stream broke off: half an event must not reach the client. What it says
+                in full still counts.
+
+        Returns:
+            The bytes held back, and an event without its end if the stream ended with it.
+        """
+        if self._is_blind:
+            return self._take_held()
+        rest = self._cutter.peek()
+        if rest:
+            self._take(rest)
+        if is_broken:
+            return self._cutter.close_part() if self._passed else self._take_held()
+        self._held += rest[self._passed :]
+        return self._take_held()
+
+    def _take(self, event: bytes) -> bool:
+        try:
+            return self._fold.take(event)
+        except Exception as odd:  # noqa: BLE001 - the bytes go on whatever a reader makes of them
+            # What it raised may quote the answer: its kind has to do.
+            log.warning("an event could not be read: %s", type(odd).__name__)
+            self._flag(f"an event could not be read ({type(odd).__name__})")
+            return False
+
+    def _go_blind(self, chunk: bytes) -> bytes:
+        """Pass everything on unread: the framing is not what the content type says."""
+        self._stop_reading("the framing of the stream could not be read")
+        passed = self._cutter.peek()[self._passed :] + self._take_held()
+        self._held += chunk
+        return passed
+
+    def _stop_reading(self, why: str) -> None:
+        self._is_blind = True
+        self.can_append = False
+        self.answer.usage = None
+        self._flag(why)
+
+    def _pass_late(self, chunk: bytes) -> bytes:
+        """Pass on what came before, as nobody can tell which piece is the last."""
+        passed = self._take_held()
+        self._held += chunk
+        return passed
+
+    def _flag(self, flag: str) -> None:
+        if flag not in self.answer.flags:
+            self.answer.flags = (*self.answer.flags, flag)
+
+    def _take_held(self) -> bytes:
+        held = bytes(self._held)
+        self._held.clear()
+        return held
