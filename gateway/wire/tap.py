@@ -5,9 +5,24 @@ bounded part of a stream.
 """
 
 import logging
+import struct
 from typing import Final, Protocol
 
+import msgspec
+
 from gateway.wire.facts import Answer
+
+# What a reader raises on bytes that are not what they should be.
+ODD: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    msgspec.MsgspecError,
+    struct.error,
+)
 
 log = logging.getLogger("taximeter.wire")
 
@@ -95,7 +110,7 @@ class Tap:
         cutter = self._cutter
         try:
             events = cutter.feed(chunk)
-        except Exception:  # noqa: BLE001 - whatever a cutter stumbles over, the bytes go on
+        except ODD:
             return self._go_blind(chunk)
         passed = []
         for event in events:
@@ -142,8 +157,8 @@ class Tap:
     def _take(self, event: bytes) -> bool:
         try:
             return self._fold.take(event)
-        except Exception as odd:  # noqa: BLE001 - the bytes go on whatever a reader makes of them
-            # What it raised may quote the answer: its kind has to do.
+        except ODD as odd:
+            # The bytes go on whatever a reader makes of them. What it raised may quote the answer.
             log.warning("an event could not be read: %s", type(odd).__name__)
             self._flag(f"an event could not be read ({type(odd).__name__})")
             return False
