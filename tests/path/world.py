@@ -424,6 +424,7 @@ class World:
         timed: Deployment | None = None,
         own_headers: Sequence[tuple[str, str]] = (),
         address: Address = CHAT,
+        mode: Literal["hard", "soft", "observe"] = "hard",
     ) -> None:
         """Set the scene; ``timed`` is a model that is priced by its time."""
         self.address = address
@@ -432,7 +433,7 @@ class World:
         self.play = play
         self.awaits = Awaits(cancel_at)
         self.budgets = MemoryBudgets()
-        self.budgets.install([budget(text) for text in limits], AT)
+        self.budgets.install([budget(text, mode=mode) for text in limits], AT)
         self.journal = ListJournal(self.awaits)
         self.counter = Counter(self.awaits)
         self.watcher = Watcher()
