@@ -357,6 +357,8 @@ def _to_record(
         input_total=input_total,
         output_total=output_total,
         basis=_BASIS[usage.basis],
+        user_input_tokens=None if call.prompt_parts is None else call.prompt_parts["user"],
+        input_parts=UNSET if call.prompt_parts is None else dict(sorted(call.prompt_parts.items())),
         cost_pico=cost_pico,
         list_cost_pico=None if bill.list_cost is None else bill.list_cost.pico,
         price_version=bill.version,

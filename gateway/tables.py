@@ -63,6 +63,7 @@ records = Table(
     Column("output_total", BigInteger),
     Column("basis", Text, nullable=False),
     Column("user_input_tokens", BigInteger),
+    Column("input_parts", _json),
     Column("currency", Text, nullable=False),
     Column("cost_pico", BigInteger),
     Column("list_cost_pico", BigInteger),

@@ -48,7 +48,7 @@ from gateway.estimating import (
 )
 from gateway.recorded_run import CallRefused, Tools
 from gateway.settings import Settings
-from gateway.tokens import vocabulary_of
+from gateway.token_families import family_of
 from gateway.usual import NoHistory, Usual
 from pricing.book import Book
 from pricing.meters import Meter
@@ -230,7 +230,8 @@ def _make_offer(args: argparse.Namespace, card: RateCard) -> Offer:
 def _count(messages: Messages, model: str) -> int:
     def count(texts: Sequence[str]) -> int:
         try:
-            return count_tokens(texts, vocabulary_of(model.rpartition("/")[2]))
+            family = family_of(model)
+            return family.scale(count_tokens(texts, family.vocabulary))
         except VocabularyMissing as missing:
             raise CallRefused(f"{missing}; count them elsewhere and give input_tokens") from missing
 
