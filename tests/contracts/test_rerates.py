@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from gateway.budgets.rules import Unit
-from gateway.ledger.corrected import BATCH_RECORDS, CORRECTIONS
+from gateway.ledger.corrected import BATCH_RECORDS, CORRECTIONS, posted_call, read_calls
 from gateway.ledger.filters import RecordFilter
 from gateway.ledger.usage import UsageQuery
 from gateway.rerate_runs import EmptySpan, RerateRequest, Rerates, percent_text
@@ -100,6 +100,20 @@ def test_a_second_run_appends_nothing(ledger):
     assert (first.result["corrections"], second.result["corrections"]) == (2, 0)
     assert second.result["totals"][0]["difference"] == "0"
     assert ledger.count("records") == 4
+
+
+def test_the_ledger_keeps_what_was_asked_for(ledger):
+    """What is read in batches is what the record says, and is priced by it."""
+    told = {"model_asked": "n", "model_behind": "m", "tier_asked": "flex"}
+    named = msgspec.structs.replace(make_call({"input": 1000}, tier="flex"), model="n", **told)
+    posted = ledger.post(named, make_call({"input": 1000}))
+    with ledger.engine.connect() as connection:
+        calls = read_calls(connection, ALL, None, None)
+
+    assert [posted_call(record, ()) for record in posted] == calls
+    # Standard costs twice what flex does: the record says flex, and the rule says the dearer one.
+    assert 1 == run(ledger, ask("v1")).result["corrections"]
+    assert 2 == run(ledger, ask("v2")).result["corrections"]
 
 
 def test_sums_by_meter_count_later_priced_tokens_once(ledger):
