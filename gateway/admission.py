@@ -423,6 +423,8 @@ class Admission:
             bound_variants={} if ceiling is None else to_ledger_variants(ceiling.variants),
             priced_as=call.provider.priced_as,
             priced_model="" if call.card is None else call.card.model,
+            model_asked=call.model,
+            model_behind=call.provider.deployments.get(call.model, ""),
         )
         try:
             self.journal.append_intent(intent)

@@ -88,6 +88,11 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
         tier: Service tier it was priced at.
         region: Region class likewise; unset where the region does not change the price.
         variants: Makes it was priced in, by meter; unset where no meter was sold in one.
+        model_asked: Model asked for, under the provider's own name; unset in entries of versions
+            that did not write it, refusals and corrections. Likewise the next two.
+        model_behind: Model behind that name; unset where it is no deployment.
+        tier_asked: Tier that may have been served beside the standard one; unset where the tier
+            was told or could be no other.
     """
 
     id: str
@@ -132,6 +137,9 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
     tier: str | UnsetType = UNSET
     region: str | UnsetType = UNSET
     variants: dict[str, str] | UnsetType = UNSET
+    model_asked: str | UnsetType = UNSET
+    model_behind: str | UnsetType = UNSET
+    tier_asked: str | UnsetType = UNSET
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="intent"):
@@ -168,6 +176,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     bound_variants: dict[str, str] = {}
     priced_as: str = ""
     priced_model: str = ""
+    model_asked: str = ""
+    model_behind: str = ""
 
 
 Entry = Intent | LedgerRecord

@@ -15,7 +15,10 @@ from pricing.meters import Meter
 
 _LIST_FIELDS: Final = ("tags", "usage", "flags", "lines")
 # Null in the tables where they are unset in the record.
-_PRICED_TEXTS: Final = ("priced_as", "priced_model", "tier", "region")
+_PRICED_TEXTS: Final = (
+    *("priced_as", "priced_model", "tier", "region"),
+    *("model_asked", "model_behind", "tier_asked"),
+)
 _MAPS: Final = ("variants", "input_parts")
 _PLAIN_FIELDS: Final = tuple(
     name

@@ -441,9 +441,11 @@ class World:
         timed: Deployment | None = None,
         own_headers: Sequence[tuple[str, str]] = (),
         address: Address = CHAT,
+        unpriced: Literal["block", "allow"] = "block",
     ) -> None:
         """Set the scene; ``timed`` is a model that is priced by its time."""
         self.address = address
+        self.unpriced = unpriced
         self.book = book
         self.deployments = deployments or {}
         self.play = play
@@ -495,7 +497,7 @@ class World:
                 prices=Prices(book),
                 budgets=self.budgets,
                 journal=self.journal,
-                policy=AdmissionPolicy(body_bytes_max=10**6, unpriced="block", tag_policy={}),
+                policy=AdmissionPolicy(body_bytes_max=10**6, unpriced=self.unpriced, tag_policy={}),
             ),
             endings=Endings(
                 clock=clock,
