@@ -9,12 +9,13 @@ from typing import Final
 import msgspec
 
 from gateway.ledger.record import CostStatus
-from gateway.settlement import Bill, Served, rate_call
+from gateway.settlement import Bill, rate_call
 from gateway.wire.facts import OtherUse
 from pricing.book import Book
 from pricing.meters import Meter
 from pricing.money import Money
 from pricing.rates import RateCard
+from pricing.served import Served
 from pricing.usage import Basis, Quantity, Usage
 
 # From sure to unsure; of several the least sure one holds.
