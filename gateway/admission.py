@@ -17,7 +17,7 @@ import msgspec
 from gateway.budgets.counters import Hold
 from gateway.budgets.protocol import BudgetStore
 from gateway.budgets.rules import BudgetExhausted, Demand, Subject
-from gateway.callers import Caller, Callers, is_model_allowed
+from gateway.callers import Caller, Callers, is_model_allowed, is_provider_allowed
 from gateway.client import BodyTooLarge, Client
 from gateway.clock import epoch_us
 from gateway.headers import CREDENTIALS, RawHeaders
@@ -45,6 +45,7 @@ from pricing.meters import Meter
 from pricing.rates import RateCard
 from pricing.rating import (
     Ceiling,
+    Reach,
     Unbounded,
     UnpricedSku,
     find_ceiling,
@@ -57,6 +58,7 @@ _DEFAULT_FORMAT: WireFormat = OpenAIChat()
 # Left to the provider, a call is served at the standard tier unless the project's settings there
 # say priority.
 _UNDECIDED_TIERS = frozenset({STANDARD_TIER, "priority"})
+_OPEN_ENDED: Final = "nothing bounds how often models are asked for this call, or which"
 USER_CHARS_MAX: Final = 256
 # Decisions on tags that are remembered, all dropped when full.
 DECISIONS_MAX: Final = 1024
@@ -260,10 +262,20 @@ class Admission:
         )
         call.provider, call.model = found.provider, found.model
         call.path, call.format = found.path, found.format
-        if not is_model_allowed(call.caller, call.provider.id, call.model):
-            raise ModelNotAllowed(
-                call.facts.model, f"key {call.caller.key!r} may not call it; ask an admin"
-            )
+        self._check_allowed(call.caller, call.provider.id, call.model, call.facts)
+
+    def _check_allowed(
+        self, caller: Caller, provider: str, model: str, facts: RequestFacts
+    ) -> None:
+        hint = f"key {caller.key!r} may not call it; ask an admin"
+        if facts.is_free and not model:
+            if not is_provider_allowed(caller, provider):
+                raise ModelNotAllowed(f"{provider}/", hint)
+        elif not is_model_allowed(caller, provider, model):
+            raise ModelNotAllowed(facts.model, hint)
+        for other in facts.further_models:
+            if not is_model_allowed(caller, provider, other):
+                raise ModelNotAllowed(other, hint)
 
     def tag(self, call: OpenCall, client: Client) -> None:
         """Decide the tags and the end user.
@@ -347,7 +359,7 @@ class Admission:
             fees = {**reach.fees, Meter.GPU_SECOND: seconds}
             reach = msgspec.structs.replace(reach, fees=fees)
         try:
-            call.ceiling = find_ceiling(reach, call.card)
+            call.ceiling = _ceiling_of(call.facts, reach, call.card)
             call.ceiling_pico = call.ceiling.cost_pico
         except Unbounded as open_ended:
             call.flags.append(str(open_ended))
@@ -451,6 +463,12 @@ def _read_secret(client: Client) -> str | None:
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
     return client.query("key")
+
+
+def _ceiling_of(facts: RequestFacts, reach: Reach, card: RateCard) -> Ceiling:
+    if facts.rounds is None:
+        raise Unbounded(_OPEN_ENDED)
+    return find_ceiling(reach, card)
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

@@ -61,7 +61,7 @@ from gateway.tokens import TokenizerProcess
 from gateway.upstream import HttpUpstream
 from gateway.user_tokens import UserTokens
 from gateway.welcome import Welcome, say
-from gateway.wire.table import OPENAI_DIALECT, auth_of
+from gateway.wire.table import ENDPOINTS, OPENAI_DIALECT, auth_of
 from pricing.book import Book, BookVersion
 
 log = logging.getLogger("taximeter")
@@ -339,8 +339,11 @@ def priced_providers(settings: Settings) -> frozenset[str]:
     Returns:
         Catalog providers of everything configured, and the demo provider.
     """
-    configured = {one.priced_as or name for name, one in settings.providers.items()}
-    return frozenset({DEMO_PROVIDER, *configured})
+    configured = [
+        ENDPOINTS.list_priced(one.kind, one.priced_as or name)
+        for name, one in settings.providers.items()
+    ]
+    return frozenset({DEMO_PROVIDER}).union(*configured)
 
 
 def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings) -> Provider:

@@ -441,6 +441,7 @@ class World:
         timed: Deployment | None = None,
         own_headers: Sequence[tuple[str, str]] = (),
         address: Address = CHAT,
+        mode: Literal["hard", "soft", "observe"] = "hard",
         unpriced: Literal["block", "allow"] = "block",
     ) -> None:
         """Set the scene; ``timed`` is a model that is priced by its time."""
@@ -451,7 +452,7 @@ class World:
         self.play = play
         self.awaits = Awaits(cancel_at)
         self.budgets = MemoryBudgets()
-        self.budgets.install([budget(text) for text in limits], AT)
+        self.budgets.install([budget(text, mode=mode) for text in limits], AT)
         self.journal = ListJournal(self.awaits)
         self.counter = Counter(self.awaits)
         self.watcher = Watcher()
