@@ -25,10 +25,17 @@ from pricing.rating import RatedLine, UnpricedSku, rate_usage
 from pricing.usage import Quantity
 
 Reason = Literal[
-    "usage_unknown", "not_said", "not_derivable", "no_price", "other_currency", "too_large"
+    "usage_unknown",
+    "provider_cost",
+    "not_said",
+    "not_derivable",
+    "no_price",
+    "other_currency",
+    "too_large",
 ]
 REASONS: Final[Mapping[Reason, str]] = {
     "usage_unknown": "nobody knows what the call used",
+    "provider_cost": "the provider itself said what the call costs",
     "not_said": "the record does not say what it was priced as",
     "not_derivable": "its own cost cannot be derived from the version it names",
     "no_price": "the version has no price for what was used",
@@ -120,6 +127,8 @@ class Rerater:
             return UNBILLED
         if call.basis == _UNKNOWN:
             return Left("usage_unknown", REASONS["usage_unknown"])
+        if call.provider_cost_pico is not None:
+            return Left("provider_cost", REASONS["provider_cost"])
         if not _adds_up(call):
             return Left("not_derivable", "the lines of the record do not add up to its cost")
         priced = call.priced or self._origins.find(call)

@@ -6,6 +6,7 @@ Must never book an unknown as zero, and never price what was served as what was 
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -16,7 +17,14 @@ from pricing.book import Book
 from pricing.meters import Meter
 from pricing.money import Money
 from pricing.rates import NO_VARIANTS, RateCard
-from pricing.rating import RatedLine, UnpricedSku, rate_usage, total_cost, total_list_cost
+from pricing.rating import (
+    RatedLine,
+    UnpricedSku,
+    rate_reported,
+    rate_usage,
+    total_cost,
+    total_list_cost,
+)
 from pricing.sku import STANDARD_TIER
 from pricing.usage import Basis, Usage
 
@@ -63,6 +71,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
         status: How final the cost is.
         flags: What was odd, in words.
         served: What was priced; ``None`` when nothing was to be priced.
+        provider_cost: What the provider says the call costs, where that is what it is booked at.
         priced_model: Catalog model whose prices applied, or the name to look them up by when there
             are some; empty when nothing was to be priced.
     """
@@ -74,6 +83,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     status: CostStatus
     flags: tuple[str, ...] = ()
     served: Served | None = None
+    provider_cost: Money | None = None
     priced_model: str = ""
 
 
@@ -120,6 +130,32 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
         flags=flags,
         served=served,
         priced_model=name,
+    )
+
+
+def bill_reported(bill: Bill, cost: Decimal) -> Bill:
+    """Put the provider's own word in the place of prices.
+
+    Args:
+        bill: The call by the price book.
+        cost: What the provider says it costs, in US dollars.
+
+    Returns:
+        The bill with one line, final; the same where nothing was to be priced, or nobody knows
+        what the call used.
+    """
+    served = bill.served
+    if served is None or bill.status == "unknown":
+        return bill
+    line = rate_reported(cost, served.priced_as, bill.priced_model, served.at)
+    return msgspec.structs.replace(
+        bill,
+        lines=(line,),
+        cost=line.cost,
+        list_cost=line.cost,
+        status="final",
+        flags=(),
+        provider_cost=line.cost,
     )
 
 

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from gateway.upstream import UpstreamBroken
+from pricing.book import load_book
 from pricing.money import pico_to_text
 from tests.path.virtual_time import run
-from tests.path.world import Address, Play, Step, World
+from tests.path.world import BOOK, Address, Play, Step, World
 from tests.wire.sse_reference import parse_events
 
 HERE = Path(__file__).parent
@@ -29,6 +31,9 @@ CONTENT_TYPES: Final = {
 }
 ADDRESS: Final = ("kind", "path", "method", "query", "base_url", "region")
 SCENE: Final = ("limits", "deployments", "drains", "missing_usage")
+
+
+_book = cache(load_book)
 
 
 def about(case: Path) -> dict[str, Any]:
@@ -71,6 +76,7 @@ def called(case: Path, cut: str) -> tuple[World, bytes]:
         play,
         body=next(case.glob("request.*")).read_bytes(),
         headers=list(told.get("headers", {}).items()),
+        book=_book(told["book"]) if "book" in told else BOOK,
         address=Address(**{name: told[name] for name in ADDRESS if name in told}),
         **{name: told[name] for name in SCENE if name in told},
     )
@@ -109,7 +115,8 @@ def test_the_client_reads_what_the_provider_wrote(case: Path) -> None:
     if reply_of(case).suffix != ".sse":
         assert body == got[: len(body)] if about(case).get("is_broken") else body == got
         return
-    wants_usage = b"include_usage" in next(case.glob("request.*")).read_bytes()
+    asked = next(case.glob("request.*")).read_bytes()
+    wants_usage = b"include_usage" in asked or about(case).get("keeps_usage", False)
     kept = [e for e in parse_events(body) if wants_usage or not _is_extra_usage(e)]
     if body.endswith((b"\n\n", b"\r\n\r\n")):
         assert kept == parse_events(got)
