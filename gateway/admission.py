@@ -3,6 +3,7 @@
 Must never send anything; each step either adds what it found to the call or refuses by name.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -91,6 +92,9 @@ class OpenCall(msgspec.Struct, kw_only=True):
         ceiling_pico: Its cost; ``None`` when the cost cannot be bounded.
         ceiling_tokens: Most tokens it can count; ``None`` when they cannot be bounded.
         hold: What is held in the budgets.
+        counting: Comes to hold what the prompt counts, by who said it; ``None`` where it is not
+            counted.
+        prompt_parts: The same, once it is there.
         answer: What has been seen of the answer.
         is_sent: Whether anything may have reached the provider.
         is_started: Whether the client has the head of the answer.
@@ -122,6 +126,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
     ceiling_pico: int | None = None
     ceiling_tokens: int | None = None
     hold: Hold | None = None
+    counting: "asyncio.Future[Mapping[str, int] | None] | None" = None
+    prompt_parts: Mapping[str, int] | None = None
     answer: Answer = msgspec.field(default_factory=Answer)
     is_sent: bool = False
     is_started: bool = False
@@ -425,6 +431,8 @@ class Admission:
             bound_variants={} if ceiling is None else to_ledger_variants(ceiling.variants),
             priced_as=call.provider.priced_as,
             priced_model="" if call.card is None else call.card.model,
+            model_asked=call.model,
+            model_behind=call.provider.deployments.get(call.model, ""),
         )
         try:
             self.journal.append_intent(intent)

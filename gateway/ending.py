@@ -19,11 +19,11 @@ from gateway.clock import Clock, epoch_us
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import LedgerRecord, Outcome
-from gateway.settlement import NO_BILL, Bill, Served, bill_reported, rate_call
+from gateway.settlement import NO_BILL, Bill, bill_reported, rate_call
 from gateway.wire.facts import Answer
 from pricing.meters import OUTPUT_METERS, Meter
 from pricing.selfhosted import gpu_seconds
-from pricing.sku import STANDARD_TIER
+from pricing.served import Served
 from pricing.usage import NOTHING, Basis, Quantity, Usage, unknown_usage
 
 log = logging.getLogger("taximeter.call")
@@ -211,7 +211,7 @@ class Endings:
         served = Served(
             priced_as=call.provider.priced_as,
             asked=call.model,
-            behind=call.provider.model_behind(call.model),
+            behind=call.provider.deployments.get(call.model),
             model=answer.model,
             tier=answer.tier,
             tier_asked=call.facts.tier,
@@ -359,6 +359,8 @@ def _to_record(
         input_total=input_total,
         output_total=output_total,
         basis=_BASIS[usage.basis],
+        user_input_tokens=None if call.prompt_parts is None else call.prompt_parts["user"],
+        input_parts=UNSET if call.prompt_parts is None else dict(sorted(call.prompt_parts.items())),
         cost_pico=cost_pico,
         list_cost_pico=None if bill.list_cost is None else bill.list_cost.pico,
         provider_cost_pico=None if bill.provider_cost is None else bill.provider_cost.pico,
@@ -370,7 +372,10 @@ def _to_record(
         ceiling_tokens=call.ceiling_tokens,
         priced_as=UNSET if served is None else served.priced_as,
         priced_model=bill.priced_model or UNSET,
-        tier=UNSET if served is None else served.tier or STANDARD_TIER,
+        tier=bill.tier or UNSET,
         region=UNSET if served is None else served.region or UNSET,
         variants=UNSET if served is None else to_ledger_variants(served.variants) or UNSET,
+        model_asked=UNSET if served is None else served.asked,
+        model_behind=UNSET if served is None else served.behind or UNSET,
+        tier_asked=UNSET if served is None else served.open_tier or UNSET,
     )
