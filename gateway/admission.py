@@ -79,6 +79,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
         caller: Who is calling; ``None`` until known. The rest likewise.
         asked: The request as it came.
         path: Path below the provider's base address.
+        is_translated: Whether the provider speaks another language than the caller.
+        origin: The call this one was translated for; ``None`` for a call of an application's own.
         facts: What the request asks for.
         provider: Who serves it.
         model: Model under the provider's own name.
@@ -113,6 +115,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
     caller: Caller | None = None
     asked: Asked = Asked()
     path: str = ""
+    is_translated: bool = False
+    origin: str | None = None
     facts: RequestFacts | None = None
     provider: Provider | None = None
     model: str = ""
@@ -210,7 +214,7 @@ class Admission:
         Raises:
             KeyRefused: No key, or one that opens nothing.
         """
-        secret = _read_secret(client)
+        secret = read_secret(client)
         if not secret:
             raise KeyRefused(is_missing=True)
         call.caller = self.directory.callers.find(secret, call.at)
@@ -262,7 +266,7 @@ class Admission:
             call.surface, call.asked.method, call.facts.model, book
         )
         call.provider, call.model = found.provider, found.model
-        call.path = found.path
+        call.path, call.is_translated = found.path, found.is_translated
         if found.format is not call.format:
             # Of the same request another provider may charge for something else.
             call.format = found.format
@@ -460,7 +464,15 @@ class Admission:
         call.flags.append(f"unpriced: {reason}")
 
 
-def _read_secret(client: Client) -> str | None:
+def read_secret(client: Client) -> str | None:
+    """Find the key, wherever the SDK put it.
+
+    Args:
+        client: The one who called.
+
+    Returns:
+        The virtual key; ``None`` where there is none.
+    """
     for name in CREDENTIALS:
         value = client.header(name)
         if not value:

@@ -341,6 +341,8 @@ def _to_record(
     call: OpenCall, ending: Ending, usage: Usage, bill: Bill, ended_at_us: int
 ) -> LedgerRecord:
     answer, caller = call.answer, call.caller
+    if call.origin is not None:
+        call.flags.append(f"translated from {call.origin.partition(' ')[2]}")
     flags = (*call.flags, *usage.flags, *answer.flags, *bill.flags, *ending.flags)
     cost_pico = None if bill.cost is None else bill.cost.pico
     if cost_pico is not None and call.ceiling_pico is not None and cost_pico > call.ceiling_pico:

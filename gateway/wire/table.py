@@ -24,10 +24,23 @@ ENDPOINTS: Final = EndpointTable(
     ]
 )
 
+# Kinds with an API of their own: a call in OpenAI's words is translated, although some of them
+# have an address that takes most of it. That one stays open on their own surface.
+_OTHERS: Final = frozenset({"anthropic", "bedrock", "cohere", "gemini", "vertex"})
+_EMBEDDING: Final = _OTHERS - {"anthropic"}
+TRANSLATED: Final = frozenset(
+    {(kind, "/chat/completions") for kind in _OTHERS}
+    | {(kind, "/embeddings") for kind in _EMBEDDING}
+)
+
 # Where a kind has the addresses of OpenAI's API, below its base address; a kind that is missing
 # does not speak it, or has a project in the address.
 OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
-    {kind: places[0] for kind, places in PLACES.items() if "{" not in places[0]}
+    {
+        kind: places[0]
+        for kind, places in PLACES.items()
+        if "{" not in places[0] and kind not in _OTHERS
+    }
 )
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
