@@ -191,7 +191,8 @@ class CallPath:
         finally:
             departure.close()
         # Folds an event that came without its blank line, before the answer is metered.
-        tail = lane.finish(is_broken=passage.failure is not None)
+        # One that was cut short is not whole either, and nobody gets its last bytes.
+        tail = lane.finish(is_broken=passage.failure is not None or passage.is_cut_short)
         if call.answer.request_id is None:
             call.answer.request_id = request_id_of(reply)
         record = await self._end(call, _ending_of_stream(call, reply.status, passage))

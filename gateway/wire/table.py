@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import openai_chat
+from gateway.wire import gemini, openai_chat
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
+from gateway.wire.google_dialect import GoogleDialect
 from gateway.wire.openai_dialect import OpenAIDialect
 
 # The kind whose addresses the surface under ``/v1`` has.
@@ -18,6 +19,7 @@ OPENAI: Final = "openai"
 ENDPOINTS: Final = EndpointTable(
     [
         *openai_chat.ENDPOINTS,
+        *gemini.ENDPOINTS,
     ]
 )
 
@@ -26,7 +28,9 @@ ENDPOINTS: Final = EndpointTable(
 OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType({"openai": "", "vllm": "", "demo": ""})
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
+    {"gemini": GoogleDialect(), "vertex": GoogleDialect()}
+)
 OPENAI_DIALECT: Final = OpenAIDialect()
 
 # The header a kind takes its key in; a bearer token where nothing stands here.

@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from gateway.upstream import UpstreamBroken
+from pricing.book import Book, load_book
 from pricing.money import pico_to_text
 from tests.path.virtual_time import run
-from tests.path.world import Address, Play, Step, World
+from tests.path.world import BOOK, Address, Play, Step, World
 from tests.wire.sse_reference import parse_events
 
 HERE = Path(__file__).parent
@@ -38,6 +40,12 @@ def about(case: Path) -> dict[str, Any]:
         if file.exists():
             told |= json.loads(file.read_text())
     return told
+
+
+@cache
+def book_of(version: str | None) -> Book:
+    """The price book of a case."""
+    return BOOK if version is None else load_book(version)
 
 
 def reply_of(case: Path) -> Path:
@@ -71,6 +79,7 @@ def called(case: Path, cut: str) -> tuple[World, bytes]:
         play,
         body=next(case.glob("request.*")).read_bytes(),
         headers=list(told.get("headers", {}).items()),
+        book=book_of(told.get("price_version")),
         address=Address(**{name: told[name] for name in ADDRESS if name in told}),
         **{name: told[name] for name in SCENE if name in told},
     )
@@ -106,6 +115,10 @@ def test_the_client_reads_what_the_provider_wrote(case: Path) -> None:
     world, body = called(case, "by 7 bytes")
     got = b"".join(world.client.got)
 
+    if reply_of(case).suffix == ".array" and about(case).get("is_broken"):
+        assert got
+        assert body.startswith(got), "half an object is not passed on, and nothing follows it"
+        return
     if reply_of(case).suffix != ".sse":
         assert body == got[: len(body)] if about(case).get("is_broken") else body == got
         return
