@@ -34,6 +34,11 @@ class PricedAs(NamedTuple):
         tier: Service tier.
         region: Region class; ``None`` where it does not change the price.
         variants: Makes by the name of the meter.
+        asked: Model asked for, under the provider's own name; ``None`` where the record is from
+            before it was said. Then ``model`` alone tells.
+        behind: Model behind that name; ``None`` where it is no deployment.
+        tier_asked: Tier that may have been served beside the standard one; ``None`` where ``tier``
+            was served.
     """
 
     provider: str
@@ -41,6 +46,9 @@ class PricedAs(NamedTuple):
     tier: str
     region: str | None
     variants: Mapping[str, str]
+    asked: str | None = None
+    behind: str | None = None
+    tier_asked: str | None = None
 
 
 class PostedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +135,9 @@ _CALL: Final = (
     records.c.tier,
     records.c.region,
     records.c.variants,
+    records.c.model_asked,
+    records.c.model_behind,
+    records.c.tier_asked,
 )
 _Ids = Select[tuple[str]] | Sequence[str]
 _NO_MAKES: Final[Mapping[str, str]] = {}
@@ -191,7 +202,9 @@ def read_calls(
             first_usage=row[9],
             priced=None
             if row[14] is None or row[16] is None
-            else PricedAs(row[14], row[15], row[16], row[17], row[18] or _NO_MAKES),
+            else PricedAs(
+                row[14], row[15], row[16], row[17], row[18] or _NO_MAKES, row[19], row[20], row[21]
+            ),
             before_pico=row[11],
         )
         later = corrections.get(id_)
@@ -267,6 +280,9 @@ def posted_call(
             record.tier,
             record.region or None,
             record.variants or _NO_MAKES,
+            record.model_asked or None,
+            record.model_behind or None,
+            record.tier_asked or None,
         )
     call = PostedCall(
         id=record.id,

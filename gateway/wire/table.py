@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import gemini, openai_chat
+from gateway.wire import anthropic_messages, gemini, openai_chat
+from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.google_dialect import GoogleDialect
@@ -19,6 +20,7 @@ OPENAI: Final = "openai"
 ENDPOINTS: Final = EndpointTable(
     [
         *openai_chat.ENDPOINTS,
+        *anthropic_messages.ENDPOINTS,
         *gemini.ENDPOINTS,
     ]
 )
@@ -29,7 +31,7 @@ OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType({"openai": "", "vll
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
-    {"gemini": GoogleDialect(), "vertex": GoogleDialect()}
+    {"anthropic": AnthropicDialect(), "gemini": GoogleDialect(), "vertex": GoogleDialect()}
 )
 OPENAI_DIALECT: Final = OpenAIDialect()
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from gateway.upstream import UpstreamBroken
-from pricing.book import Book, load_book
+from pricing.book import load_book
 from pricing.money import pico_to_text
 from tests.path.virtual_time import run
 from tests.path.world import BOOK, Address, Play, Step, World
@@ -30,7 +30,9 @@ CONTENT_TYPES: Final = {
     ".bin": "application/octet-stream",
 }
 ADDRESS: Final = ("kind", "path", "method", "query", "base_url", "region")
-SCENE: Final = ("limits", "deployments", "drains", "missing_usage")
+SCENE: Final = ("limits", "mode", "deployments", "drains", "missing_usage")
+
+_book = cache(load_book)
 
 
 def about(case: Path) -> dict[str, Any]:
@@ -40,12 +42,6 @@ def about(case: Path) -> dict[str, Any]:
         if file.exists():
             told |= json.loads(file.read_text())
     return told
-
-
-@cache
-def book_of(version: str | None) -> Book:
-    """The price book of a case."""
-    return BOOK if version is None else load_book(version)
 
 
 def reply_of(case: Path) -> Path:
@@ -79,8 +75,8 @@ def called(case: Path, cut: str) -> tuple[World, bytes]:
         play,
         body=next(case.glob("request.*")).read_bytes(),
         headers=list(told.get("headers", {}).items()),
-        book=book_of(told.get("price_version")),
         address=Address(**{name: told[name] for name in ADDRESS if name in told}),
+        book=_book(told["book"]) if "book" in told else BOOK,
         **{name: told[name] for name in SCENE if name in told},
     )
     run(world.call())
