@@ -8,6 +8,7 @@ from typing import Final
 from gateway.wire.endpoints import Endpoint
 from gateway.wire.facts import Answer, Asked, ReplyHead, RequestFacts
 from gateway.wire.gemini_answer import read_answer
+from gateway.wire.gemini_interactions import Interactions
 from gateway.wire.gemini_pieces import CachedContents, EmbedContent, Predict, PredictLongRunning
 from gateway.wire.gemini_request import read_facts
 from gateway.wire.google_format import Batch, Free, GoogleFormat, Upload
@@ -67,6 +68,7 @@ _LONG: Final = PredictLongRunning()
 _FREE: Final = Free()
 _BATCH: Final = Batch()
 _CACHES: Final = CachedContents()
+_INTERACTIONS: Final = Interactions()
 
 _PLACE: Final = "/{version}/projects/{project}/locations/{location}"
 # Where a model stands, by kind; the first is in the list a refusal gives.
@@ -124,6 +126,16 @@ ENDPOINTS: Final = (
         endpoint
         for kinds, place in ((_GEMINI, "/{version}"), (_VERTEX, _PLACE))
         for endpoint in (
+            Endpoint(kinds=kinds, path=f"{place}/interactions", format=_INTERACTIONS),
+            Endpoint(
+                kinds=kinds,
+                path=f"{place}/interactions/{{interaction}}",
+                format=_FREE,
+                methods=frozenset({"GET", "DELETE"}),
+            ),
+            Endpoint(
+                kinds=kinds, path=f"{place}/interactions/{{interaction}}/cancel", format=_FREE
+            ),
             Endpoint(kinds=kinds, path=f"{place}/cachedContents", format=_CACHES),
             Endpoint(kinds=kinds, path=f"{place}/cachedContents", format=_FREE, methods=_READ),
             Endpoint(

@@ -132,6 +132,26 @@ def keep(answer: Answer, text: str) -> None:
         answer.text.append(text[:room])
 
 
+def charged(searches: int, *models: str | None) -> int:
+    """Count what is charged of searches that were made.
+
+    Args:
+        searches: How many; above zero.
+        models: Names of the model, the one served first.
+
+    Returns:
+        Each of them from Gemini 3 on, and for a model whose name tells no version; before, one.
+
+    Source:
+        https://ai.google.dev/gemini-api/docs/google-search, "Pricing", checked 2026-11-23.
+    """
+    for model in models:
+        version = _VERSION.match(model or "")
+        if version is not None:
+            return searches if int(version[1]) >= _BY_QUERY_FROM else 1
+    return searches
+
+
 class GeminiFold:
     """Folds the chunks of one answer; a whole answer is one chunk.
 
@@ -260,9 +280,7 @@ class GeminiFold:
         """Count what is charged: prompts that searched, or searches."""
         if not self._queries and not self._is_grounded:
             return 0
-        version = _VERSION.match(self.answer.model or self._model) or _VERSION.match(self._model)
-        is_by_query = version is None or int(version[1]) >= _BY_QUERY_FROM
-        return max(1, len(self._queries)) if is_by_query else 1
+        return charged(max(1, len(self._queries)), self.answer.model, self._model)
 
     def _fold_usage(self, raw: msgspec.Raw) -> None:
         """Read the newest usage, which replaces all before it; one without counts does not."""

@@ -44,9 +44,7 @@ MEDIA_INPUT_METERS: Final = frozenset(
     }
 )
 # Some models make images or sound without being asked to, so only a request for text rules it out.
-_MEDIA_OUTPUT_METERS: Final = frozenset(
-    {Meter.OUTPUT_AUDIO, Meter.OUTPUT_IMAGE, Meter.OUTPUT_VIDEO}
-)
+MEDIA_OUTPUT_METERS: Final = frozenset({Meter.OUTPUT_AUDIO, Meter.OUTPUT_IMAGE, Meter.OUTPUT_VIDEO})
 NO_FEES: Final[Mapping[Meter, Quantity]] = MappingProxyType({})
 _MAPS: Final = MappingProxyType({Meter.WEB_SEARCH: "google_maps"})
 _TEXT_ONLY: Final = (["TEXT"], ["text"], [1])
@@ -233,7 +231,7 @@ def read_facts(asked: Asked, *, stream: bool) -> RequestFacts:
     is_plain = is_sized and not tools
     meters = TEXT_METERS if is_plain else TEXT_METERS | MEDIA_INPUT_METERS
     if (config.modalities or config.modalities_snake) not in _TEXT_ONLY:
-        meters = meters | _MEDIA_OUTPUT_METERS
+        meters = meters | MEDIA_OUTPUT_METERS
     return RequestFacts(
         model=model,
         stream=stream,

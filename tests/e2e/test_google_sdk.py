@@ -63,7 +63,16 @@ RECORD: Record = {
     "cost_status": "final",
     "corrects": None,
 }
-VARYING = ("id", "started_at", "ended_at", "price_version", "flags", "user_input_tokens", "lines")
+VARYING = (
+    "id",
+    "started_at",
+    "ended_at",
+    "price_version",
+    "flags",
+    "user_input_tokens",
+    "input_parts",
+    "lines",
+)
 
 
 def chunk(*parts: Any, **more: Any) -> bytes:

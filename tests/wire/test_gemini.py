@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.wire.facts import Answer, Asked, BadRequest, RequestFacts
 from gateway.wire.gemini import GenerateContent, StreamGenerateContent
+from gateway.wire.gemini_interactions import Interactions
 from gateway.wire.gemini_pieces import CachedContents, EmbedContent, Predict, PredictLongRunning
 from gateway.wire.gemini_usage import parts_of, read_usage
 from gateway.wire.google_format import Batch, Upload
@@ -316,6 +317,66 @@ def test_addresses_are_metered_or_unknown(
     assert api == (None if found is None else found.endpoint.format.api)
 
 
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+TALK: dict[str, Any] = {"model": "models/gemini-3-flash-preview", "input": "hi"}
+
+
+def test_an_interaction_names_its_model_and_text_bounds_it() -> None:
+    """As long as it points to nothing that is kept elsewhere."""
+    config = {"generation_config": {"max_output_tokens": 9}}
+    facts = Interactions().read_facts(asked({**TALK, **config, "stream": True}, names={}))
+
+    assert ("gemini-3-flash-preview", True, 9) == (
+        facts.model,
+        facts.stream,
+        facts.output_tokens_max,
+    )
+    assert facts.input_tokens_max is not None
+    for more in (
+        {"previous_interaction_id": "i-1"},
+        {"tools": [{"type": "google_search"}]},
+        {"input": [{"type": "image", "data": "aQ=="}]},
+        {"input": [{"type": "user_input", "content": [{"type": "text", "uri": "x"}]}]},
+    ):
+        assert Interactions().read_facts(asked({**TALK, **more})).input_tokens_max is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"agent": "deep-research"},
+        {"background": True},
+        {"model": None},
+        {"tools": 3},
+        {"tools": {}},
+    ],
+    ids=str,
+)
+def test_an_interaction_nobody_could_meter_is_refused(more: dict[str, Any]) -> None:
+    """Agents, and what is answered later."""
+    with pytest.raises(BadRequest):
+        Interactions().read_facts(asked({**TALK, **more}))
+
+
+@given(st.binary(max_size=200), JUNK)
+def test_junk_in_an_interaction_never_raises(body: bytes, junk: object) -> None:
+    """Whole or as events, bytes pass."""
+    said = json.dumps({"usage": junk, "interaction": {"usage": {"total_input_tokens": junk}}})
+    for one in (body, said.encode()):
+        Interactions().read_whole(one, PLAIN, ARRAY)
+        lane = Interactions().open_stream(PLAIN, EVENTS)
+        event = b"data: " + one + b"\n\n"
+        assert event == lane.feed(event) + lane.finish()
+
+
 # -- usage ---------------------------------------------------------------------------------------
 
 
@@ -361,15 +422,6 @@ def test_disjoint_counts_add_up_to_the_provider_s_total(told: dict[str, Any]) ->
     assert set(usage.counts) <= INPUT_METERS | OUTPUT_METERS
 
 
-JUNK = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=8,
-)
 FIELDS = st.sampled_from(
     [
         "promptTokenCount",
