@@ -3,7 +3,7 @@
 Must never let an interaction run whose usage nobody would see.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ class Interactions(GoogleFormat):
     """The wire format of ``POST /interactions``."""
 
     api = "gemini.interactions"
-    stream_types = ("text/event-stream",)
+    stream_types: tuple[str, ...] = ("text/event-stream",)
 
     def read_facts(self, asked: Asked) -> RequestFacts:
         """Read what metering needs of a request.
@@ -172,7 +172,7 @@ class Interactions(GoogleFormat):
         fold.end()
         return fold.answer
 
-    def read_prompt(self, asked: Asked) -> None:
+    def read_prompt(self, asked: Asked) -> Sequence[str] | None:
         """Read the texts of a prompt for counting.
 
         Args:
@@ -181,7 +181,7 @@ class Interactions(GoogleFormat):
         Returns:
             ``None``: what was said before is kept at Google, so nobody can count it.
         """
-        return
+        return None
 
 
 def _tools_of(tools: object) -> frozenset[str]:
