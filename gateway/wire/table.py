@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import anthropic_messages, openai_kinds
+from gateway.wire import anthropic_messages, gemini, openai_kinds
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
+from gateway.wire.google_dialect import GoogleDialect
 from gateway.wire.openai_dialect import OpenAIDialect
 from gateway.wire.openai_places import PLACES
 
@@ -21,6 +22,7 @@ ENDPOINTS: Final = EndpointTable(
     [
         *openai_kinds.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
+        *gemini.ENDPOINTS,
     ]
 )
 
@@ -44,7 +46,9 @@ OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"anthropic": AnthropicDialect()})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
+    {"anthropic": AnthropicDialect(), "gemini": GoogleDialect(), "vertex": GoogleDialect()}
+)
 OPENAI_DIALECT: Final = OpenAIDialect()
 
 # The header a kind takes its key in; a bearer token where nothing stands here.
