@@ -44,6 +44,7 @@ from pricing.meters import Meter
 from pricing.rates import RateCard
 from pricing.rating import (
     Ceiling,
+    Reach,
     Unbounded,
     UnpricedSku,
     find_ceiling,
@@ -327,7 +328,10 @@ class Admission:
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
         region = call.facts.region or call.provider.region
         reach = call.facts.reach(_tiers_of(call), region, maxima)
-        if reach.input_tokens_max is not None and reach.output_tokens_max is not None:
+        is_endless = call.facts.rounds is None
+        if is_endless:
+            call.flags.append("nothing bounds what the provider's own tools come to")
+        elif reach.input_tokens_max is not None and reach.output_tokens_max is not None:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
         if call.card is None:
             return
@@ -340,8 +344,12 @@ class Admission:
             seconds = ceil(call.provider.call_s_max) * call.gpus
             fees = {**reach.fees, Meter.GPU_SECOND: seconds}
             reach = msgspec.structs.replace(reach, fees=fees)
+        if not is_endless:
+            self._bound(call, reach, call.card)
+
+    def _bound(self, call: OpenCall, reach: Reach, card: RateCard) -> None:
         try:
-            call.ceiling = find_ceiling(reach, call.card)
+            call.ceiling = find_ceiling(reach, card)
             call.ceiling_pico = call.ceiling.cost_pico
         except Unbounded as open_ended:
             call.flags.append(str(open_ended))

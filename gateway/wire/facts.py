@@ -61,6 +61,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         variants: In which make a meter is sold, where the request says so.
         region: Region class asked for; ``None`` where the provider's own holds.
         is_free: The call itself costs nothing, whatever it answers: a list, a count, a file.
+        rounds: How often the model may read a prompt for one answer: once, and once more for each
+            tool that the provider runs; ``None`` when nothing bounds what the call comes to.
     """
 
     model: str
@@ -76,6 +78,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     variants: Mapping[Meter, str] = NO_VARIANTS
     region: str | None = None
     is_free: bool = False
+    rounds: int | None = 1
 
     def reach(
         self, tiers: frozenset[str], region: str | None, maxima: tuple[int | None, int | None]
@@ -92,10 +95,13 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         """
         model_input_max, model_output_max = maxima
         # What the body bounds is never lowered to a published limit: lists lag behind providers.
-        inputs = model_input_max if self.input_tokens_max is None else self.input_tokens_max
+        rounds = self.rounds or 1
+        inputs = self.input_tokens_max
+        if inputs is None and model_input_max is not None:
+            inputs = model_input_max * rounds
         output = self.output_tokens_max
         if output is None and model_output_max is not None:
-            output = model_output_max * self.choices
+            output = model_output_max * self.choices * rounds
         return Reach(
             input_tokens_max=inputs,
             output_tokens_max=None if output is None else output + self.extra_output_max,
@@ -139,11 +145,13 @@ class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
         model: Under the provider's own name.
         usage: Disjoint counts.
         tier: Service tier in catalog words; ``None`` for that of the answer.
+        variants: In which make a meter was sold.
     """
 
     model: str
     usage: Usage
     tier: str | None = None
+    variants: Mapping[Meter, str] = NO_VARIANTS
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -158,7 +166,9 @@ class Answer(msgspec.Struct, kw_only=True):
         tells_fees: The usage holds every fee there is, so none is taken from the request.
         is_billed: Whether the provider bills this answer, where the status tells the wrong thing.
         once: The provider's own id of what was metered, where it can be delivered again: whatever
-            has been metered under it is not metered again.
+            has been metered under it is not metered again, but completed where it was not final.
+        is_earlier: What is told was used by an earlier call, known by ``once``: it completes that
+            call's record, and where there is none nothing is metered.
         flags: What the reader found odd beside the usage, in words.
         model: Model the provider says it served.
         tier: Service tier the provider says it served, in catalog words.
@@ -181,6 +191,7 @@ class Answer(msgspec.Struct, kw_only=True):
     tells_fees: bool = False
     is_billed: bool | None = None
     once: str | None = None
+    is_earlier: bool = False
     flags: tuple[str, ...] = ()
     model: str | None = None
     tier: str | None = None

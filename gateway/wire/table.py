@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import openai_chat
+from gateway.wire import openai_chat, openai_responses
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.openai_dialect import OpenAIDialect
@@ -18,6 +18,7 @@ OPENAI: Final = "openai"
 ENDPOINTS: Final = EndpointTable(
     [
         *openai_chat.ENDPOINTS,
+        *openai_responses.ENDPOINTS,
     ]
 )
 
