@@ -357,7 +357,10 @@ class Admission:
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
         region = call.facts.region or call.provider.region
         reach = call.facts.reach(_tiers_of(call), region, maxima)
-        if reach.input_tokens_max is not None and reach.output_tokens_max is not None:
+        is_endless = call.facts.rounds is None
+        if is_endless:
+            call.flags.append(_OPEN_ENDED)
+        elif reach.input_tokens_max is not None and reach.output_tokens_max is not None:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
         if call.card is None:
             return
@@ -370,8 +373,12 @@ class Admission:
             seconds = ceil(call.provider.call_s_max) * call.gpus
             fees = {**reach.fees, Meter.GPU_SECOND: seconds}
             reach = msgspec.structs.replace(reach, fees=fees)
+        if not is_endless:
+            self._bound(call, reach, call.card)
+
+    def _bound(self, call: OpenCall, reach: Reach, card: RateCard) -> None:
         try:
-            call.ceiling = _ceiling_of(call.facts, reach, call.card)
+            call.ceiling = find_ceiling(reach, card)
             call.ceiling_pico = call.ceiling.cost_pico
         except Unbounded as open_ended:
             call.flags.append(str(open_ended))
@@ -483,12 +490,6 @@ def read_secret(client: Client) -> str | None:
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
     return client.query("key")
-
-
-def _ceiling_of(facts: RequestFacts, reach: Reach, card: RateCard) -> Ceiling:
-    if facts.rounds is None:
-        raise Unbounded(_OPEN_ENDED)
-    return find_ceiling(reach, card)
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

@@ -37,6 +37,7 @@ from gateway.client import RsgiClient, RsgiProtocol, RsgiScope
 from gateway.clock import SystemClock, epoch_us
 from gateway.demo import DemoUpstream
 from gateway.directory import Directory
+from gateway.earlier import LedgerRecords, Metered
 from gateway.ending import Endings
 from gateway.estimating import bound_messages, count_messages
 from gateway.ids import IdSource
@@ -53,6 +54,7 @@ from gateway.prices.current import Prices
 from gateway.prices.follower import PricesFollower
 from gateway.prices.rows import StoredVersion
 from gateway.prices.store import PriceStore, program_name
+from gateway.recall import Recall
 from gateway.refusals import Refusal, to_error
 from gateway.routes import Provider, Router
 from gateway.running import DirectoryFollower
@@ -554,6 +556,13 @@ class _Gateway:
             ids=ids,
             admission=self._admission,
             endings=endings,
+            recall=Recall(
+                clock=self._clock,
+                ids=ids,
+                metered=Metered(LedgerRecords(self.queries)),
+                budgets=self.budgets,
+                journal=self._journal,
+            ),
             budgets=self.budgets,
             journal=self._journal,
             watcher=self.metrics,

@@ -31,6 +31,7 @@ from gateway.headers import TO_CLIENT, RawHeaders
 from gateway.ids import IdSource
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.record import LedgerRecord, Outcome
+from gateway.recall import Recall
 from gateway.refusals import (
     BudgetRefused,
     Refusal,
@@ -100,6 +101,7 @@ class CallPath:
         ids: Mints request ids.
         admission: The first half.
         endings: The second half.
+        recall: What is delivered again, or only later.
         budgets: Tells what is left.
         journal: Waited for before the last byte.
         watcher: Counts open calls.
@@ -112,6 +114,7 @@ class CallPath:
     ids: IdSource
     admission: Admission
     endings: Endings
+    recall: Recall
     budgets: BudgetStore
     journal: CallJournal
     watcher: CallWatcher
@@ -282,12 +285,16 @@ class CallPath:
 
     async def _end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
         """Meter, settle and make the record safe; the last byte waits for this."""
+        has_id = call.answer.once is not None
+        completion = await self.recall.find(call, ending) if has_id else None
         usage = self.endings.reported(call) or await self.endings.meter(call, ending)
         if call.counting is not None:
             await self.user_tokens.finish(call, self.watcher.open_calls)
         call.is_settled = True
         try:
             record = self.endings.settle(call, ending, usage)
+            if has_id:
+                self.recall.settle(record, completion)
             if self.is_committing and self.journal.must_sync:
                 await self.journal.synced()
         except StoreUnavailable as down:

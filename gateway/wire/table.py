@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import anthropic_messages, gemini, openai_kinds
+from gateway.wire import anthropic_messages, gemini, openai_kinds, openai_responses
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
@@ -21,6 +21,7 @@ OPENAI: Final = "openai"
 ENDPOINTS: Final = EndpointTable(
     [
         *openai_kinds.ENDPOINTS,
+        *openai_responses.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
         *gemini.ENDPOINTS,
     ]
