@@ -13,15 +13,21 @@ import zstandard
 
 from gateway.wire.facts import Answer, StreamLane
 
-# More than this from one piece of an answer is no answer of a model.
+# More than this of one answer is no answer of a model.
 _PLAIN_BYTES_MAX: Final = 256 * 1024 * 1024
-_SLICE: Final = 4096
+# What is decompressed at a time, and the most that may come of it in one piece: a reader never has
+# more than that in hand, however well the bytes are compressed. 256 bytes of zstd can be 8 MB.
+_SLICE: Final = 256
+_PIECE_BYTES_MAX: Final = 16 * 1024 * 1024
+_GZIP_MAGIC: Final = (b"\x1f\x8b",)
+# A frame, and those that are to be skipped. RFC 8878 section 3.1.
+_ZSTD_MAGIC: Final = (b"\x28\xb5\x2f\xfd", *(bytes([n]) + b"\x2a\x4d\x18" for n in range(80, 96)))
 
 
 class Inflater(Protocol):
     """Decompresses piece by piece."""
 
-    def feed(self, chunk: bytes) -> bytes:
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Decompress the next bytes; raises ``Incompressible`` on bytes that are not compressed."""
         ...
 
@@ -30,68 +36,109 @@ class Incompressible(ValueError):
     """The bytes are not what their content encoding says, or become too many."""
 
 
-class _Steps:
-    """Decompresses in small steps and counts what comes out."""
+class _Member(Protocol):
+    """One stretch of compressed data with an end of its own."""
 
-    def __init__(self, step: Callable[[bytes], bytes]) -> None:
-        self._step = step
-        self._size = 0
+    @property
+    def eof(self) -> bool: ...
 
-    def feed(self, chunk: bytes) -> bytes:
-        return b"".join(self._pieces(chunk))
+    @property
+    def unused_data(self) -> bytes: ...
 
-    def _pieces(self, chunk: bytes) -> Iterator[bytes]:
-        for at in range(0, len(chunk), _SLICE):
-            try:
-                piece = self._step(chunk[at : at + _SLICE])
-            except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as broken:
-                raise Incompressible(str(broken)) from broken
-            self._size += len(piece)
-            if self._size > _PLAIN_BYTES_MAX:
-                raise Incompressible(f"more than {_PLAIN_BYTES_MAX} bytes")
-            yield piece
+    def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def _gunzip() -> Callable[[bytes], bytes]:
-    member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+class _Members:
+    """Decompresses members one after another; what follows the last and is none is passed over.
 
-    def step(chunk: bytes) -> bytes:
-        nonlocal member
-        plain = member.decompress(chunk)
-        # A gzip stream may be of several members; what flushes between events sends such.
-        while member.eof and member.unused_data:
-            rest = member.unused_data
-            member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            plain += member.decompress(rest)
+    Some append plain text to what is compressed, such as an error of a proxy on the way, and RFC
+    1952 lets a reader ignore it. Guarded by tests/wire/test_inflate.py.
+    """
+
+    def __init__(self, begin: Callable[[], _Member], magic: tuple[bytes, ...]) -> None:
+        self._begin = begin
+        self._magic = magic
+        self._member = begin()
+        self._waiting = b""
+        self._is_over = False
+
+    def __call__(self, chunk: bytes) -> bytes:
+        plain = b""
+        while chunk and not self._is_over:
+            if self._member.eof:
+                chunk = self._open_next(chunk)
+                continue
+            plain += self._member.decompress(chunk)
+            chunk = self._member.unused_data if self._member.eof else b""
         return plain
 
-    return step
+    def _open_next(self, chunk: bytes) -> bytes:
+        """Begin the next member where there is one; its first bytes may come one by one."""
+        chunk = self._waiting + chunk
+        self._waiting = b""
+        if chunk.startswith(self._magic):
+            self._member = self._begin()
+            return chunk
+        if any(magic.startswith(chunk) for magic in self._magic):
+            self._waiting = chunk
+        else:
+            self._is_over = True
+        return b""
 
 
-def _undeflate() -> Callable[[bytes], bytes]:
-    member = zlib.decompressobj()
-    is_first = True
+class _Deflate:
+    """Decompresses ``deflate``, with and without the wrapper that it should have."""
 
-    def step(chunk: bytes) -> bytes:
-        nonlocal member, is_first
-        if is_first:
-            is_first = False
-            try:
-                return member.decompress(chunk)
-            except zlib.error:
-                # RFC 9110 section 8.4.1.2: some send the data without the zlib wrapper.
-                member = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-        return member.decompress(chunk)
+    def __init__(self) -> None:
+        self._member: _Member | None = None
+        self._waiting = b""
 
-    return step
+    def __call__(self, chunk: bytes) -> bytes:
+        if self._member is None:
+            chunk = self._waiting + chunk
+            if len(chunk) < 2:
+                self._waiting = chunk
+                return b""
+            # RFC 9110 section 8.4.1.2: some send the data without the zlib wrapper, which RFC 1950
+            # section 2.2 makes known by its first two bytes.
+            is_wrapped = chunk[0] & 15 == 8 and int.from_bytes(chunk[:2], "big") % 31 == 0
+            self._member = zlib.decompressobj(zlib.MAX_WBITS if is_wrapped else -zlib.MAX_WBITS)
+        return self._member.decompress(chunk)
+
+
+class _Brotli:
+    """Decompresses ``br``; what follows its end is passed over."""
+
+    def __init__(self) -> None:
+        self._member = brotli.Decompressor()
+
+    def __call__(self, chunk: bytes) -> bytes:
+        plain = []
+        size = 0
+        while chunk and not self._member.is_finished():
+            # Its ratio has no bound, so that a piece has to.
+            plain.append(self._member.process(chunk, output_buffer_limit=_PIECE_BYTES_MAX))
+            size += len(plain[-1])
+            chunk = b""
+            if not self._member.can_accept_more_data() and size > _PIECE_BYTES_MAX:
+                raise Incompressible(f"{_SLICE} bytes become more than {_PIECE_BYTES_MAX}")
+        return b"".join(plain)
+
+
+def _gunzip() -> _Members:
+    return _Members(lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), _GZIP_MAGIC)
+
+
+def _unzstd() -> _Members:
+    return _Members(lambda: zstandard.ZstdDecompressor().decompressobj(), _ZSTD_MAGIC)
 
 
 _STEPS: Final[dict[str, Callable[[], Callable[[bytes], bytes]]]] = {
     "gzip": _gunzip,
     "x-gzip": _gunzip,
-    "deflate": _undeflate,
-    "br": lambda: brotli.Decompressor().process,
-    "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress,
+    "deflate": _Deflate,
+    "br": _Brotli,
+    "zstd": _unzstd,
 }
 
 

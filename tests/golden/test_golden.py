@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from gateway.settings_models import PRICED_AS
 from gateway.upstream import UpstreamBroken
+from pricing.book import Book, load_book
 from pricing.money import pico_to_text
 from tests.path.virtual_time import run
 from tests.path.world import Address, Play, Step, World
@@ -63,6 +66,12 @@ def play_of(case: Path, cut: Callable[[bytes], list[bytes]]) -> tuple[Play, byte
     return Play(status=status, headers=list(headers.items()), steps=steps), body
 
 
+@cache
+def book_of(kind: str) -> Book:
+    """The book in force at the time of the cases, as far as a kind of provider needs it."""
+    return load_book("2026-11-23.2", providers=[PRICED_AS.get(kind, kind)])
+
+
 def called(case: Path, cut: str) -> tuple[World, bytes]:
     """Make the call of a case."""
     play, body = play_of(case, CUTS[cut])
@@ -71,6 +80,7 @@ def called(case: Path, cut: str) -> tuple[World, bytes]:
         play,
         body=next(case.glob("request.*")).read_bytes(),
         headers=list(told.get("headers", {}).items()),
+        book=book_of(told.get("kind", "openai")),
         address=Address(**{name: told[name] for name in ADDRESS if name in told}),
         **{name: told[name] for name in SCENE if name in told},
     )
