@@ -12,6 +12,7 @@ import brotli  # type: ignore[import-untyped] # it has none
 import zstandard
 
 from gateway.wire.facts import Answer, StreamLane
+from gateway.wire.tap import END_HELD_BYTES_MAX
 
 # More than this of one answer is no answer of a model.
 _PLAIN_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -19,6 +20,9 @@ _PLAIN_BYTES_MAX: Final = 256 * 1024 * 1024
 # more than that in hand, however well the bytes are compressed. 256 bytes of zstd can be 8 MB.
 _SLICE: Final = 256
 _PIECE_BYTES_MAX: Final = 16 * 1024 * 1024
+_LAYERS_MAX: Final = 3
+# Kept of a brotli stream to find its end again.
+_REPLAYED_BYTES_MAX: Final = 1024 * 1024
 _GZIP_MAGIC: Final = (b"\x1f\x8b",)
 # A frame, and those that are to be skipped. RFC 8878 section 3.1.
 _ZSTD_MAGIC: Final = (b"\x28\xb5\x2f\xfd", *(bytes([n]) + b"\x2a\x4d\x18" for n in range(80, 96)))
@@ -34,6 +38,26 @@ class Inflater(Protocol):
 
 class Incompressible(ValueError):
     """The bytes are not what their content encoding says, or become too many."""
+
+
+class _Steps:
+    """Decompresses in small steps and counts what comes out."""
+
+    def __init__(self, step: Callable[[bytes], bytes]) -> None:
+        self._step = step
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        for at in range(0, len(chunk), _SLICE):
+            try:
+                piece = self._step(chunk[at : at + _SLICE])
+            except (zlib.error, brotli.error, zstandard.ZstdError, EOFError) as broken:
+                raise Incompressible(str(broken)) from broken
+            self._size += len(piece)
+            if self._size > _PLAIN_BYTES_MAX:
+                raise Incompressible(f"more than {_PLAIN_BYTES_MAX} bytes")
+            if piece:
+                yield piece
 
 
 class _Member(Protocol):
@@ -111,18 +135,42 @@ class _Brotli:
 
     def __init__(self) -> None:
         self._member = brotli.Decompressor()
+        self._seen: bytearray | None = bytearray()
 
     def __call__(self, chunk: bytes) -> bytes:
-        plain = []
-        size = 0
-        while chunk and not self._member.is_finished():
-            # Its ratio has no bound, so that a piece has to.
-            plain.append(self._member.process(chunk, output_buffer_limit=_PIECE_BYTES_MAX))
-            size += len(plain[-1])
-            chunk = b""
-            if not self._member.can_accept_more_data() and size > _PIECE_BYTES_MAX:
-                raise Incompressible(f"{_SLICE} bytes become more than {_PIECE_BYTES_MAX}")
-        return b"".join(plain)
+        if not chunk or self._member.is_finished():
+            return b""
+        try:
+            plain = self._step(chunk)
+        except brotli.error:
+            return self._up_to_the_end(chunk)
+        if self._seen is not None:
+            self._seen += chunk
+            if len(self._seen) > _REPLAYED_BYTES_MAX:
+                self._seen = None
+        return plain
+
+    def _step(self, chunk: bytes) -> bytes:
+        # Its ratio has no bound, so that a piece has to.
+        plain: bytes = self._member.process(chunk, output_buffer_limit=_PIECE_BYTES_MAX)
+        if not self._member.can_accept_more_data():
+            raise Incompressible(f"{len(chunk)} bytes become more than {_PIECE_BYTES_MAX}")
+        return plain
+
+    def _up_to_the_end(self, chunk: bytes) -> bytes:
+        """Find the end inside a chunk: the library fails on the first byte after it."""
+        if self._seen is None:
+            raise Incompressible("brotli: neither compressed nor ended")
+        self._member = brotli.Decompressor()
+        self._member.process(bytes(self._seen), output_buffer_limit=_PIECE_BYTES_MAX)
+        while not self._member.can_accept_more_data():
+            self._member.process(b"", output_buffer_limit=_PIECE_BYTES_MAX)
+        plain: list[bytes] = []
+        for at in range(len(chunk)):
+            if self._member.is_finished():
+                return b"".join(plain)
+            plain.append(self._step(chunk[at : at + 1]))
+        raise Incompressible("brotli: not compressed")
 
 
 def _gunzip() -> _Members:
@@ -160,17 +208,26 @@ def open_inflater(encoding: str | None) -> Inflater | None:
         return None
     if not all(name in _STEPS for name in used):
         raise Incompressible(f"content-encoding {encoding!r} is not known")
-    return _Chain([_Steps(_STEPS[name]()) for name in reversed(used)])
+    if len(used) > _LAYERS_MAX:
+        raise Incompressible(f"{len(used)} encodings on top of each other")
+    return _Layers([_Steps(_STEPS[name]()) for name in reversed(used)])
 
 
-class _Chain:
-    def __init__(self, inflaters: list[_Steps]) -> None:
-        self._inflaters = inflaters
+class _Layers:
+    """Undoes several encodings, the last one first."""
 
-    def feed(self, chunk: bytes) -> bytes:
-        for one in self._inflaters:
-            chunk = one.feed(chunk)
-        return chunk
+    def __init__(self, layers: list[_Steps]) -> None:
+        self._layers = layers
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        return self._feed(chunk, 0)
+
+    def _feed(self, chunk: bytes, depth: int) -> Iterator[bytes]:
+        for piece in self._layers[depth].feed(chunk):
+            if depth + 1 == len(self._layers):
+                yield piece
+            else:
+                yield from self._feed(piece, depth + 1)
 
 
 def inflate_whole(body: bytes, encoding: str | None) -> bytes:
@@ -185,7 +242,7 @@ def inflate_whole(body: bytes, encoding: str | None) -> bytes:
     """
     with suppress(Incompressible):
         inflater = open_inflater(encoding)
-        return body if inflater is None else inflater.feed(body)
+        return body if inflater is None else b"".join(inflater.feed(body))
     return body
 
 
@@ -223,18 +280,23 @@ class InflatedLane:
         """
         if self._inflater is not None:
             try:
-                self._lane.feed(self._inflater.feed(chunk))
+                for piece in self._inflater.feed(chunk):
+                    self._lane.feed(piece)
             except Incompressible as broken:
-                self._inflater = None
-                self.answer.flags = (*self.answer.flags, f"the answer is unreadable: {broken}")
+                self._stop_reading(broken)
         if self._inflater is None:
             passed = bytes(self._held)
             self._held[:] = chunk
             return passed
-        if self._held or self._lane.is_holding:
-            self._held += chunk
-            return b""
-        return chunk
+        if not (self._held or self._lane.is_holding):
+            return chunk
+        passed = b""
+        if len(self._held) > END_HELD_BYTES_MAX:
+            # As in a plain stream: only the newest bytes wait for the settlement.
+            passed = bytes(self._held)
+            self._held.clear()
+        self._held += chunk
+        return passed
 
     def finish(self, *, is_broken: bool = False) -> bytes:
         """End the stream.
@@ -245,5 +307,15 @@ class InflatedLane:
         Returns:
             The bytes held back.
         """
-        self._lane.finish(is_broken=is_broken)
+        if self._inflater is not None:
+            self._lane.finish(is_broken=is_broken)
         return bytes(self._held)
+
+    def _stop_reading(self, broken: Incompressible) -> None:
+        self._inflater = None
+        answer = self.answer
+        answer.flags = (*answer.flags, f"the answer is unreadable: {broken}")
+        if not answer.is_complete:
+            # What was told so far may be a running total, and the rest of the text is not known.
+            answer.usage = None
+            answer.is_readable = False
