@@ -17,6 +17,7 @@ from gateway.wire.reading import (
     is_given,
     keep_text,
     keep_unread,
+    mend_surrogates,
     read_name,
     try_read,
 )
@@ -178,7 +179,7 @@ class ChatFold:
 
     def _take_odd(self, data: bytes) -> bool:
         """Read what can be read of an event with an odd field; the rest counts by its size."""
-        seen = try_read(_decode_odd_event, msgspec.Raw(data))
+        seen = try_read(_decode_odd_event, msgspec.Raw(mend_surrogates(data)))
         if seen is None:
             return False
         keep_unread(self.answer, data)
@@ -241,7 +242,7 @@ class V1Fold:
         return True
 
     def _take_odd(self, data: bytes) -> bool:
-        seen = try_read(_decode_v1_odd, msgspec.Raw(data))
+        seen = try_read(_decode_v1_odd, msgspec.Raw(mend_surrogates(data)))
         if seen is None:
             return False
         if read_name(seen.event_type) != "stream-end":
@@ -267,9 +268,10 @@ def read_answer(body: bytes) -> Answer:
         answer of Cohere's.
     """
     answer = Answer(tells_fees=True)
-    try:
-        whole = _decode_whole(body)
-    except UNREADABLE:
+    whole = try_read(_decode_whole, msgspec.Raw(body))
+    if whole is None:
+        whole = try_read(_decode_whole, msgspec.Raw(mend_surrogates(body)))
+    if whole is None:
         return answer
     answer.request_id = _id_of(whole)
     is_answer = any(

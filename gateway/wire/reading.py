@@ -35,6 +35,12 @@ Read = TypeVar("Read")
 
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_list: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+# Escapes are taken one after another, so that a backslash that is escaped itself does not count.
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 _ESCAPED_ASCII: Final = re.compile(rb"\\u00[0-7]")
 
 
@@ -62,6 +68,25 @@ def read_quantity(raw: msgspec.Raw) -> Quantity | None:
         return None
     whole = int(number)
     return whole if whole == number else number
+
+
+def mend_surrogates(data: bytes) -> bytes:
+    """Replace halves of signs, which some models write and which no reader of JSON takes.
+
+    Args:
+        data: JSON that could not be read.
+
+    Returns:
+        The same with U+FFFD for every escape that is half of a pair.
+
+    Source:
+        RFC 8259 section 8.2 allows them and leaves open what a reader makes of them.
+    """
+    return _ESCAPE.sub(_mend, data) if b"\\u" in data else data
+
+
+def _mend(escape: re.Match[bytes]) -> bytes:
+    return b"\\ufffd" if escape["half"] else escape[0]
 
 
 def is_given(raw: msgspec.Raw) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import cohere_calls, cohere_chat, openai_chat
+from gateway.wire import cohere_calls, cohere_chat, ollama, openai_chat
 from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
@@ -21,6 +21,7 @@ ENDPOINTS: Final = EndpointTable(
         *openai_chat.ENDPOINTS,
         *cohere_chat.ENDPOINTS,
         *cohere_calls.ENDPOINTS,
+        *ollama.ENDPOINTS,
     ]
 )
 
@@ -29,7 +30,9 @@ ENDPOINTS: Final = EndpointTable(
 OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType({"openai": "", "vllm": "", "demo": ""})
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"cohere": CohereDialect()})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
+    {"cohere": CohereDialect(), "ollama": ollama.OllamaDialect()}
+)
 OPENAI_DIALECT: Final = OpenAIDialect()
 
 # The header a kind takes its key in; a bearer token where nothing stands here.
