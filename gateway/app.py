@@ -59,8 +59,9 @@ from gateway.running import DirectoryFollower
 from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
 from gateway.upstream import HttpUpstream
+from gateway.user_tokens import UserTokens
 from gateway.welcome import Welcome, say
-from gateway.wire.table import OPENAI_DIALECT, auth_of
+from gateway.wire.table import ENDPOINTS, OPENAI_DIALECT, auth_of
 from pricing.book import Book, BookVersion
 
 log = logging.getLogger("taximeter")
@@ -207,6 +208,7 @@ async def _listen(
     await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done() and not serving.done():
         say(welcome, time.perf_counter() - started_s)
+        gateway.warm()
     ready.cancel()
     await serving
 
@@ -337,8 +339,11 @@ def priced_providers(settings: Settings) -> frozenset[str]:
     Returns:
         Catalog providers of everything configured, and the demo provider.
     """
-    configured = {one.priced_as or name for name, one in settings.providers.items()}
-    return frozenset({DEMO_PROVIDER, *configured})
+    configured = [
+        ENDPOINTS.list_priced(one.kind, one.priced_as or name)
+        for name, one in settings.providers.items()
+    ]
+    return frozenset({DEMO_PROVIDER}).union(*configured)
 
 
 def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings) -> Provider:
@@ -455,6 +460,11 @@ class _Gateway:
         else:
             await run_asgi(self._control, scope, protocol)
 
+    def warm(self) -> None:
+        """Load what the first call will need and the start could do without."""
+        if self._settings.metering.user_input_tokens:
+            self.tokenizer.warm()
+
     def some_model(self) -> str:
         """Name a model that can be called at once, for the first example."""
         now = self._clock.now()
@@ -514,6 +524,7 @@ class _Gateway:
             budgets=self.budgets,
             journal=self._journal,
             watcher=self.metrics,
+            user_tokens=UserTokens(self.tokenizer, float(metering.user_input_tokens)),
             is_committing=metering.durability == "commit",
         )
 

@@ -72,7 +72,7 @@ BASE_URLS: Final[Mapping[str, str]] = {
     "openrouter": "https://openrouter.ai/api/v1",
     "perplexity": "https://api.perplexity.ai",
     "vllm": "http://127.0.0.1:8000/v1",
-    "ollama": "http://127.0.0.1:11434/v1",
+    "ollama": "http://127.0.0.1:11434",
 }
 
 # Kinds whose models stand in the catalog under another provider's name.
@@ -235,14 +235,15 @@ class MeteringSettings(_Part):
         on_client_disconnect: What happens to the upstream call when the client leaves.
         missing_usage: What happens when a provider sends no usage.
         unpriced: What happens to a model without a price.
-        user_input_tokens: Whether to count the tokens of user-role text.
+        user_input_tokens: Whether to count the tokens of user-role text: ``true``, ``false``, or
+            the share of calls to count, between 0 and 1.
     """
 
     durability: Literal["commit", "async"] = "commit"
     on_client_disconnect: Literal["auto", "drain", "cancel"] = "auto"
     missing_usage: Literal["estimate", "fail"] = "estimate"
     unpriced: Literal["block", "allow"] = "block"
-    user_input_tokens: bool = True
+    user_input_tokens: bool | Annotated[float, Field(ge=0, le=1)] = True
 
 
 class ProviderSettings(_Part):

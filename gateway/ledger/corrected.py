@@ -34,6 +34,11 @@ class PricedAs(NamedTuple):
         tier: Service tier.
         region: Region class; ``None`` where it does not change the price.
         variants: Makes by the name of the meter.
+        asked: Model asked for, under the provider's own name; ``None`` where the record is from
+            before it was said. Then ``model`` alone tells.
+        behind: Model behind that name; ``None`` where it is no deployment.
+        tier_asked: Tier that may have been served beside the standard one; ``None`` where ``tier``
+            was served.
     """
 
     provider: str
@@ -41,6 +46,9 @@ class PricedAs(NamedTuple):
     tier: str
     region: str | None
     variants: Mapping[str, str]
+    asked: str | None = None
+    behind: str | None = None
+    tier_asked: str | None = None
 
 
 class PostedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +75,7 @@ class PostedCall(msgspec.Struct, frozen=True, kw_only=True):
         first_sums: Costs of the record itself by meter.
         first_usage: Counts of the record itself.
         priced: What it was priced as; ``None`` when the record does not say.
+        provider_cost_pico: What the provider itself says it cost, where that is what was booked.
         before_pico: Cost without what the run in question added; ``None`` where it was unknown.
         is_mine: Whether the run in question added something.
     """
@@ -90,6 +99,7 @@ class PostedCall(msgspec.Struct, frozen=True, kw_only=True):
     first_sums: Sums
     first_usage: Mapping[str, int | str]
     priced: PricedAs | None
+    provider_cost_pico: int | None = None
     before_pico: int | None
     is_mine: bool = False
 
@@ -127,6 +137,10 @@ _CALL: Final = (
     records.c.tier,
     records.c.region,
     records.c.variants,
+    records.c.model_asked,
+    records.c.model_behind,
+    records.c.tier_asked,
+    records.c.provider_cost_pico,
 )
 _Ids = Select[tuple[str]] | Sequence[str]
 _NO_MAKES: Final[Mapping[str, str]] = {}
@@ -191,7 +205,10 @@ def read_calls(
             first_usage=row[9],
             priced=None
             if row[14] is None or row[16] is None
-            else PricedAs(row[14], row[15], row[16], row[17], row[18] or _NO_MAKES),
+            else PricedAs(
+                row[14], row[15], row[16], row[17], row[18] or _NO_MAKES, row[19], row[20], row[21]
+            ),
+            provider_cost_pico=row[-1],
             before_pico=row[11],
         )
         later = corrections.get(id_)
@@ -267,6 +284,9 @@ def posted_call(
             record.tier,
             record.region or None,
             record.variants or _NO_MAKES,
+            record.model_asked or None,
+            record.model_behind or None,
+            record.tier_asked or None,
         )
     call = PostedCall(
         id=record.id,
@@ -288,6 +308,7 @@ def posted_call(
         first_sums=first,
         first_usage=record.usage,
         priced=priced,
+        provider_cost_pico=record.provider_cost_pico,
         before_pico=record.cost_pico,
     )
     later = [

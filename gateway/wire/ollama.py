@@ -105,8 +105,6 @@ class _Part(msgspec.Struct, gc=False):
     prompt_eval_count: msgspec.Raw = ABSENT
     eval_count: msgspec.Raw = ABSENT
     error: msgspec.Raw = ABSENT
-    embeddings: msgspec.Raw = ABSENT
-    embedding: msgspec.Raw = ABSENT
 
 
 class _OddPart(msgspec.Struct, gc=False):
@@ -118,6 +116,8 @@ class _OddPart(msgspec.Struct, gc=False):
     prompt_eval_count: msgspec.Raw = ABSENT
     eval_count: msgspec.Raw = ABSENT
     error: msgspec.Raw = ABSENT
+    embeddings: msgspec.Raw = ABSENT
+    embedding: msgspec.Raw = ABSENT
 
 
 class _Named(msgspec.Struct):
@@ -425,11 +425,13 @@ def read_answer(body: bytes) -> Answer:
     lines = Lines()
     lines.take(body)
     answer = lines.answer
-    part = try_read(_decode_part, msgspec.Raw(body))
+    part = try_read(_decode_odd, msgspec.Raw(mend_surrogates(body)))
     if part is None or answer.usage is not None or answer.is_error:
         return answer
     if is_given(part.embeddings) or is_given(part.embedding):
         count = read_quantity(part.prompt_eval_count)
+        answer.text.clear()
+        answer.text_chars = 0
         answer.is_readable = answer.is_finished = answer.is_complete = True
         answer.usage = _usage_of(answer, count, 0)
     return answer

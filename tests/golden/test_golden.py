@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.settings_models import PRICED_AS
 from gateway.upstream import UpstreamBroken
-from pricing.book import Book, load_book
+from pricing.book import load_book
 from pricing.money import pico_to_text
 from tests.path.virtual_time import run
-from tests.path.world import Address, Play, Step, World
+from tests.path.world import BOOK, Address, Play, Step, World
 from tests.wire.sse_reference import parse_events
 
 HERE = Path(__file__).parent
@@ -31,7 +30,9 @@ CONTENT_TYPES: Final = {
     ".bin": "application/octet-stream",
 }
 ADDRESS: Final = ("kind", "path", "method", "query", "base_url", "region")
-SCENE: Final = ("limits", "deployments", "drains", "missing_usage")
+SCENE: Final = ("limits", "mode", "deployments", "drains", "missing_usage")
+
+_book = cache(load_book)
 
 
 def about(case: Path) -> dict[str, Any]:
@@ -66,12 +67,6 @@ def play_of(case: Path, cut: Callable[[bytes], list[bytes]]) -> tuple[Play, byte
     return Play(status=status, headers=list(headers.items()), steps=steps), body
 
 
-@cache
-def book_of(kind: str) -> Book:
-    """The book in force at the time of the cases, as far as a kind of provider needs it."""
-    return load_book("2026-11-23.2", providers=[PRICED_AS.get(kind, kind)])
-
-
 def called(case: Path, cut: str) -> tuple[World, bytes]:
     """Make the call of a case."""
     play, body = play_of(case, CUTS[cut])
@@ -80,7 +75,7 @@ def called(case: Path, cut: str) -> tuple[World, bytes]:
         play,
         body=next(case.glob("request.*")).read_bytes(),
         headers=list(told.get("headers", {}).items()),
-        book=book_of(told.get("kind", "openai")),
+        book=_book(told["book"]) if "book" in told else BOOK,
         address=Address(**{name: told[name] for name in ADDRESS if name in told}),
         **{name: told[name] for name in SCENE if name in told},
     )
@@ -119,7 +114,8 @@ def test_the_client_reads_what_the_provider_wrote(case: Path) -> None:
     if reply_of(case).suffix != ".sse":
         assert body == got[: len(body)] if about(case).get("is_broken") else body == got
         return
-    wants_usage = b"include_usage" in next(case.glob("request.*")).read_bytes()
+    asked = next(case.glob("request.*")).read_bytes()
+    wants_usage = b"include_usage" in asked or about(case).get("keeps_usage", False)
     kept = [e for e in parse_events(body) if wants_usage or not _is_extra_usage(e)]
     if body.endswith((b"\n\n", b"\r\n\r\n")):
         assert kept == parse_events(got)
