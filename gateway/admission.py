@@ -38,7 +38,14 @@ from gateway.refusals import (
 )
 from gateway.routes import Provider, Router, Surface
 from gateway.tags import TagRule, TagsDecision, merge_tags
-from gateway.wire.facts import Answer, Asked, BadRequest, RequestFacts, WireFormat
+from gateway.wire.facts import (
+    Answer,
+    Asked,
+    BadRequest,
+    RequestFacts,
+    StreamLane,
+    WireFormat,
+)
 from gateway.wire.openai_chat import OpenAIChat
 from pricing.book import Book
 from pricing.meters import Meter
@@ -100,6 +107,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
             counted.
         prompt_parts: The same, once it is there.
         answer: What has been seen of the answer.
+        lane: What a streamed answer goes through; ``None`` before it began.
         is_sent: Whether anything may have reached the provider.
         is_started: Whether the client has the head of the answer.
         is_settled: Whether the call has its record, or has lost its chance of one.
@@ -135,6 +143,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
     counting: "asyncio.Future[Mapping[str, int] | None] | None" = None
     prompt_parts: Mapping[str, int] | None = None
     answer: Answer = msgspec.field(default_factory=Answer)
+    lane: StreamLane | None = None
     is_sent: bool = False
     is_started: bool = False
     is_settled: bool = False

@@ -201,7 +201,7 @@ class CallPath:
 
     async def _stream(self, call: OpenCall, client: Client, reply: UpstreamReply) -> None:
         assert call.provider is not None
-        lane = open_lane(call, reply)
+        lane = call.lane = open_lane(call, reply)
         call.answer = lane.answer
         headers = TO_CLIENT.choose(reply.headers)
         headers.append(("x-taximeter-request-id", call.id))
@@ -267,7 +267,9 @@ class CallPath:
         self, call: OpenCall, client: Client, error: ErrorBody, extra: RawHeaders
     ) -> None:
         if call.is_started:
-            await client.finish(call.format.shape_stream_error(error))
+            # Nothing can follow compressed bytes, or a framing that could not be read.
+            can_append = call.lane is None or call.lane.can_append
+            await client.finish(call.format.shape_stream_error(error) if can_append else b"")
             return
         if call.origin is not None:
             self.translation.note(call.origin, [("x-taximeter-request-id", call.id)], error)

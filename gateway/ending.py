@@ -22,7 +22,7 @@ from gateway.ledger.record import LedgerRecord, Outcome
 from gateway.settlement import NO_BILL, Bill, bill_reported, rate_call
 from gateway.several import rate_several, sum_usage
 from gateway.wire.facts import Answer
-from pricing.meters import OUTPUT_METERS, Meter
+from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.selfhosted import gpu_seconds
 from pricing.served import Served
 from pricing.usage import NOTHING, Basis, Quantity, Usage, unknown_usage
@@ -117,6 +117,7 @@ class Endings:
             usage is None
             or not usage.counts
             or answer.text_chars > answer.usage_chars
+            or answer.lacks_input
             or call.gpus
             or call.is_request_priced
             or (call.facts is not None and call.facts.fees and not answer.tells_fees)
@@ -138,7 +139,12 @@ class Endings:
         told = self.reported(call)
         if told is not None:
             return told
-        return _with_fees(await self._meter_tokens(call, ending), self._fees(call))
+        answer = call.answer
+        if answer.usage is not None and answer.lacks_input:
+            usage = await self._add_prompt(call, answer.usage)
+        else:
+            usage = await self._meter_tokens(call, ending)
+        return _with_fees(usage, self._fees(call))
 
     def _fees(self, call: OpenCall) -> Mapping[Meter, Quantity]:
         """What stands in no usage object: what is charged by the call, and by its time."""
@@ -190,6 +196,18 @@ class Endings:
         flag = "usage was reported before the answer ended: the rest is counted here"
         return Usage(counts=counts, basis=Basis.PARTIAL, flags=(*reported.flags, flag))
 
+    async def _add_prompt(self, call: OpenCall, reported: Usage) -> Usage:
+        """Add to what was reported the prompt that the provider did not count."""
+        prompt = call.format.read_prompt(call.asked)
+        if prompt is None:
+            return _with_prompt_at_bound(call, reported)
+        try:
+            tokens = await self.counter.count(prompt, call.model)
+        except CountingFailed as failed:
+            log.warning("counting failed id=%s reason=%s", call.id, failed)
+            return _with_prompt_at_bound(call, reported)
+        return _with_prompt(reported, tokens, "counted here")
+
     def settle(self, call: OpenCall, ending: Ending, usage: Usage) -> LedgerRecord:
         """Rate the usage, settle every hold, write the record.
 
@@ -230,6 +248,8 @@ class Endings:
         usage = call.answer.usage
         if usage is None or usage.basis in (Basis.UNKNOWN, Basis.PARTIAL):
             usage = _at_the_bound(call, call.answer) if call.is_sent else NOTHING
+        elif call.answer.lacks_input:
+            usage = _with_prompt_at_bound(call, usage)
         usage = _with_fees(usage, self._fees(call))
         try:
             self.settle(call, ending, usage)
@@ -293,6 +313,24 @@ def _with_fees(usage: Usage, fees: Mapping[Meter, Quantity]) -> Usage:
     if not fees or usage.basis in (Basis.NONE, Basis.UNKNOWN):
         return usage
     return Usage(counts={**usage.counts, **fees}, basis=usage.basis, flags=usage.flags)
+
+
+def _with_prompt(reported: Usage, tokens: int, how: str) -> Usage:
+    counts: dict[Meter, Quantity] = {Meter.INPUT: tokens} if tokens else {}
+    flag = f"the provider did not count the prompt: {how}"
+    return Usage(
+        counts={**counts, **reported.counts},
+        basis=Basis.PARTIAL,
+        flags=(*reported.flags, flag),
+    )
+
+
+def _with_prompt_at_bound(call: OpenCall, reported: Usage) -> Usage:
+    if call.ceiling is None:
+        return unknown_usage("the provider did not count the prompt, and nothing bounds it")
+    counts = call.ceiling.counts.items()
+    tokens = sum(count for meter, count in counts if meter in INPUT_METERS)
+    return _with_prompt(reported, int(tokens), "booked at the most it could be")
 
 
 def _region_of(call: OpenCall) -> str | None:

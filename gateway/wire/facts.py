@@ -166,6 +166,7 @@ class Answer(msgspec.Struct, kw_only=True):
     Attributes:
         usage: What the provider reported last and could be used; ``None`` until it reported. Basis
             ``none`` where it says, or is known, not to bill this answer.
+        lacks_input: The usage leaves the prompt out, which was read all the same: it is counted.
         others: What other models used for it, each billed at its own price.
         provider_cost: What the provider says this answer costs, in its own currency units; ``None``
             where it does not say, or where its word is not the bill.
@@ -194,6 +195,7 @@ class Answer(msgspec.Struct, kw_only=True):
     """
 
     usage: Usage | None = None
+    lacks_input: bool = False
     others: tuple[OtherUse, ...] = ()
     provider_cost: Decimal | None = None
     tells_fees: bool = False

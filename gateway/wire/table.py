@@ -7,8 +7,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import anthropic_messages, gemini, openai_kinds, openai_responses
+from gateway.wire import (
+    anthropic_messages,
+    cohere_calls,
+    cohere_chat,
+    gemini,
+    ollama,
+    openai_kinds,
+    openai_responses,
+)
 from gateway.wire.anthropic_dialect import AnthropicDialect
+from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.google_dialect import GoogleDialect
@@ -24,6 +33,9 @@ ENDPOINTS: Final = EndpointTable(
         *openai_responses.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
         *gemini.ENDPOINTS,
+        *cohere_chat.ENDPOINTS,
+        *cohere_calls.ENDPOINTS,
+        *ollama.ENDPOINTS,
     ]
 )
 
@@ -48,7 +60,13 @@ OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
-    {"anthropic": AnthropicDialect(), "gemini": GoogleDialect(), "vertex": GoogleDialect()}
+    {
+        "anthropic": AnthropicDialect(),
+        "cohere": CohereDialect(),
+        "gemini": GoogleDialect(),
+        "ollama": ollama.OllamaDialect(),
+        "vertex": GoogleDialect(),
+    }
 )
 OPENAI_DIALECT: Final = OpenAIDialect()
 
