@@ -20,7 +20,7 @@ from gateway.budgets.rules import BudgetExhausted, Demand, Subject
 from gateway.callers import Caller, Callers, is_model_allowed, is_provider_allowed
 from gateway.client import BodyTooLarge, Client
 from gateway.clock import epoch_us
-from gateway.headers import CREDENTIALS, RawHeaders
+from gateway.headers import CREDENTIALS, KEY_PROTOCOL, RawHeaders
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import Intent
@@ -69,6 +69,8 @@ _OPEN_ENDED: Final = "nothing bounds how often models are asked for this call, o
 USER_CHARS_MAX: Final = 256
 # Decisions on tags that are remembered, all dropped when full.
 DECISIONS_MAX: Final = 1024
+# Of what has begun already and can only be settled.
+NO_DEMAND: Final = Demand(cost_pico=0, tokens=0, requests=0)
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -283,11 +285,20 @@ class Admission:
                 call.facts = call.format.read_facts(call.asked)
             except BadRequest as bad:
                 raise InvalidRequest(str(bad)) from None
-        self._check_allowed(call.caller, call.provider.id, call.model, call.facts)
+        self.check_allowed(call.caller, call.provider.id, call.model, call.facts)
 
-    def _check_allowed(
-        self, caller: Caller, provider: str, model: str, facts: RequestFacts
-    ) -> None:
+    def check_allowed(self, caller: Caller, provider: str, model: str, facts: RequestFacts) -> None:
+        """Make sure that a key may call a model.
+
+        Args:
+            caller: Whose key it is.
+            provider: Who serves it.
+            model: Under the provider's own name.
+            facts: What else is put to work.
+
+        Raises:
+            ModelNotAllowed: The key's patterns leave it out.
+        """
         hint = f"key {caller.key!r} may not call it; ask an admin"
         if facts.is_free and not model:
             if not is_provider_allowed(caller, provider):
@@ -394,11 +405,12 @@ class Admission:
         except UnpricedSku as gap:
             self._allow_unpriced(call, str(gap))
 
-    async def hold(self, call: OpenCall) -> None:
+    async def hold(self, call: OpenCall, demand: Demand | None = None) -> None:
         """Hold the ceiling in every budget that applies.
 
         Args:
             call: Filled by this step.
+            demand: What to hold instead; ``None`` for the ceiling.
 
         Raises:
             BudgetRefused: One of them has no room; nothing is held.
@@ -420,7 +432,7 @@ class Admission:
                 user=call.user,
                 tags=call.tags,
             ),
-            Demand(cost_pico=call.ceiling_pico, tokens=call.ceiling_tokens),
+            demand or Demand(cost_pico=call.ceiling_pico, tokens=call.ceiling_tokens),
             call.at,
         )
         if isinstance(held, BudgetExhausted):
@@ -498,7 +510,11 @@ def read_secret(client: Client) -> str | None:
             return value
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
-    return client.query("key")
+    # Where a browser can put it: a WebSocket takes no header there.
+    for offered in (client.header("sec-websocket-protocol") or "").split(","):
+        if offered.strip().startswith(KEY_PROTOCOL):
+            return offered.strip().removeprefix(KEY_PROTOCOL)
+    return client.query("key") or client.query("api-key")
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

@@ -12,9 +12,12 @@ from gateway.wire import (
     cohere_calls,
     cohere_chat,
     gemini,
+    gemini_live,
     ollama,
     openai_kinds,
+    openai_realtime,
     openai_responses,
+    openai_responses_live,
 )
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.cohere_dialect import CohereDialect
@@ -30,6 +33,9 @@ OPENAI: Final = "openai"
 ENDPOINTS: Final = EndpointTable(
     [
         *openai_kinds.ENDPOINTS,
+        *openai_realtime.ENDPOINTS,
+        *openai_responses_live.ENDPOINTS,
+        *gemini_live.ENDPOINTS,
         *openai_responses.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
         *gemini.ENDPOINTS,
