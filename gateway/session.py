@@ -15,7 +15,7 @@ from gateway.call import CallPath
 from gateway.exchange import DRAIN_S, LINGER_S, query_of, session_headers
 from gateway.headers import KEY_PROTOCOL, TO_CLIENT
 from gateway.ledger.record import Outcome
-from gateway.refusals import InvalidRequest, Refusal, to_error, to_failure
+from gateway.refusals import BudgetRefused, InvalidRequest, Refusal, to_error, to_failure
 from gateway.sockets import (
     BROKEN_OFF,
     GOING_AWAY,
@@ -336,7 +336,8 @@ def _parting_of(up: "asyncio.Task[Parting]", down: "asyncio.Task[Parting]") -> P
         if not isinstance(failed, Refusal):
             raise failed
         error = to_error(failed)
-        return Parting("cut_by_budget", Closing(POLICY, error.code), error)
+        outcome: Outcome = "cut_by_budget" if isinstance(failed, BudgetRefused) else "aborted"
+        return Parting(outcome, Closing(POLICY, error.code), error)
     return Parting("aborted", Closing(GOING_AWAY, "the gateway is stopping"))
 
 

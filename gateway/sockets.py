@@ -6,8 +6,10 @@ Must never change a frame, read ahead without bound, or use a proxy the environm
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Final, NamedTuple, Protocol
 
 from websockets.asyncio.client import connect
@@ -30,6 +32,8 @@ _FRAMES_AHEAD: Final = 2
 _CONNECT_S_MAX: Final = 10.0
 _HANDOVER_S_MAX: Final = 5.0
 _CLOSE_S_MAX: Final = 2.0
+# A side that reads slowly holds the other one up, whose pongs are not read meanwhile.
+_SILENT_S_MAX: Final = 120.0
 _LOOK_S: Final = 0.0005
 _FDS: Final = "/dev/fd"
 # What a close frame may not carry, RFC 6455 section 7.4: there was none, or no closing handshake.
@@ -144,6 +148,12 @@ def _closing_of(closed: ConnectionClosed) -> Closing:
     return Closing(BROKEN_OFF, "") if told is None else Closing(told.code, told.reason)
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """Load the certificates that are trusted, once: it takes a while."""
+    return ssl.create_default_context()
+
+
 class _Connect(connect):
     """A connection that follows no redirect: it would take the provider's key along."""
 
@@ -181,6 +191,8 @@ async def connect_line(
             compression=None,
             open_timeout=min(timeout_s, _CONNECT_S_MAX),
             close_timeout=_CLOSE_S_MAX,
+            ping_timeout=_SILENT_S_MAX,
+            ssl=_trust() if url.startswith("https") else None,
             max_size=FRAME_BYTES_MAX,
             max_queue=_FRAMES_AHEAD,
         )
@@ -252,7 +264,13 @@ async def accept_line(
                 await asyncio.sleep(_LOOK_S)
         wire = Wire(Side.SERVER, state=State.OPEN, max_size=bytes_max)
         _, connection = await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: Connection(wire, close_timeout=_CLOSE_S_MAX, max_queue=_FRAMES_AHEAD), taken
+            lambda: Connection(
+                wire,
+                ping_timeout=_SILENT_S_MAX,
+                close_timeout=_CLOSE_S_MAX,
+                max_queue=_FRAMES_AHEAD,
+            ),
+            taken,
         )
     except (TimeoutError, OSError):
         taken.close()

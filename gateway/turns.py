@@ -5,6 +5,7 @@ Must never let a response pass without a record, nor end one twice.
 
 import logging
 from collections import deque
+from typing import Final
 
 import msgspec
 
@@ -13,7 +14,7 @@ from gateway.call import CallPath
 from gateway.client import Client
 from gateway.ending import Ending
 from gateway.ledger.record import Outcome
-from gateway.refusals import BudgetRefused, Refusal
+from gateway.refusals import BudgetRefused, InvalidRequest, Refusal
 from gateway.wire.facts import Asked, RequestFacts
 from gateway.wire.live import (
     Aside,
@@ -30,7 +31,9 @@ from gateway.wire.live import (
 log = logging.getLogger("taximeter.call")
 
 # What the client of a session was answered.
-_SWITCHED: int = 101
+_SWITCHED: Final = 101
+# Responses open at once in one session.
+OPEN_MAX: Final = 64
 
 
 class Turns:
@@ -78,7 +81,7 @@ class Turns:
         """
         facts = self._conversation.facts
         if facts.model:
-            self._release(await self._admit(facts, None))
+            self._release(await self._admit(self._open(facts, None)))
 
     async def ask(self, asks: Asks, frame: Frame) -> None:
         """Let in what a client's frame asks for, before it is sent.
@@ -96,9 +99,11 @@ class Turns:
             return
         if not asks.is_begun:
             if self._spare is None:
-                self._spare = await self._admit(asks.facts, None)
+                self._spare = await self._let_in(asks.facts, None)
             return
-        call = self._take_spare(asks.facts) or await self._admit(asks.facts, frame)
+        if len(self._asked_for) + len(self._running) >= OPEN_MAX:
+            raise InvalidRequest(f"{OPEN_MAX} responses are open: wait for them to end")
+        call = self._take_spare(asks.facts) or await self._let_in(asks.facts, frame)
         self._send(call)
         self._asked_for.append((asks.event, call))
 
@@ -179,21 +184,26 @@ class Turns:
                 await self._end(call, "upstream_error", is_billable=False)
                 return
 
-    async def _admit(self, facts: RequestFacts, frame: Frame | None) -> OpenCall:
-        """Go with a response through the steps of a call, up to the hold."""
+    async def _let_in(self, facts: RequestFacts, frame: Frame | None) -> OpenCall:
+        """Let a response in, or record that it was refused."""
         call = self._open(facts, frame)
-        admission = self._path.admission
         try:
-            admission.identify(call, self._client)
-            assert call.caller is not None
-            assert call.provider is not None
-            admission.check_allowed(call.caller, call.provider.id, call.model, facts)
-            admission.tag(call, self._client)
-            admission.price(call)
-            await admission.hold(call)
+            return await self._admit(call)
         except Refusal as refusal:
             self._path.record_refusal(call, refusal)
             raise
+
+    async def _admit(self, call: OpenCall) -> OpenCall:
+        """Go with a response through the steps of a call, up to the hold."""
+        admission = self._path.admission
+        admission.identify(call, self._client)
+        assert call.caller is not None
+        assert call.provider is not None
+        assert call.facts is not None
+        admission.check_allowed(call.caller, call.provider.id, call.model, call.facts)
+        admission.tag(call, self._client)
+        admission.price(call)
+        await admission.hold(call)
         return call
 
     async def _admit_anyway(self, facts: RequestFacts) -> OpenCall:
