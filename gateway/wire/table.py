@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import anthropic_messages, openai_kinds
+from gateway.wire import (
+    anthropic_messages,
+    bedrock_converse,
+    bedrock_invoke,
+    bedrock_other,
+    openai_kinds,
+)
 from gateway.wire.anthropic_dialect import AnthropicDialect
+from gateway.wire.bedrock_dialect import BedrockDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.openai_dialect import OpenAIDialect
@@ -21,6 +28,9 @@ ENDPOINTS: Final = EndpointTable(
     [
         *openai_kinds.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
+        *bedrock_converse.ENDPOINTS,
+        *bedrock_invoke.ENDPOINTS,
+        *bedrock_other.ENDPOINTS,
     ]
 )
 
@@ -31,7 +41,9 @@ OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"anthropic": AnthropicDialect()})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
+    {"anthropic": AnthropicDialect(), "bedrock": BedrockDialect()}
+)
 OPENAI_DIALECT: Final = OpenAIDialect()
 
 # The header a kind takes its key in; a bearer token where nothing stands here.
