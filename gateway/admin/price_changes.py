@@ -17,7 +17,8 @@ from gateway.admin.idempotency import ReplayRoute
 from gateway.admin.models import catalog_providers
 from gateway.admin.parts import ACTOR, ControlParts, Parts
 from gateway.admin.problems import FieldProblem, RequestRefused
-from gateway.prices.desk import PriceDesk, PriceRefused, Signature
+from gateway.prices.asked import PriceRefused, Signature
+from gateway.prices.desk import PriceDesk
 from gateway.prices.edits import NewModel, OverrideWish, RateWish, Wishes, to_edit
 from gateway.prices.rows import StoredVersion
 from pricing.meters import Meter

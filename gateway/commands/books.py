@@ -15,7 +15,8 @@ from gateway.commands.context import read_settings
 from gateway.commands.database import opened_database, opened_for_reading
 from gateway.commands.output import CommandFailed, write_note
 from gateway.own_rates import LoadBook, load_shipped, open_book
-from gateway.prices.desk import PriceDesk, PriceRefused
+from gateway.prices.asked import PriceRefused
+from gateway.prices.desk import PriceDesk
 from gateway.prices.store import PriceStore, program_name
 from gateway.settings import Settings
 from pricing.book import Book, BookBroken

@@ -25,7 +25,7 @@ from gateway.commands.output import (
 from gateway.commands.parsing import Actions, add_json, parse_count
 from gateway.commands.price_changes import Work, add_signature, version_to_public, write_versions
 from gateway.ledger.queries import Queries
-from gateway.prices.desk import Signature
+from gateway.prices.asked import Signature
 from gateway.prices.importing import make_candidate, read_lists
 from gateway.prices.rows import StoredVersion
 from pricing.importers.catalogs import catalog_of_book
@@ -145,7 +145,8 @@ def _import(args: argparse.Namespace) -> int:
         progress.step()
         found = ", ".join(one.source for one in lists)
         why = f"{args.why} ({found})" if args.why else found
-        candidate = desk.propose(made.contents, Signature(who=actor_name(), why=why))
+        signed = Signature(who=actor_name(), why=why)
+        candidate = desk.propose(made.contents, signed, book.version.version)
         progress.step()
     kinds = diff_catalogs(catalog_of_book(book), made.catalog).count_kinds()
     if args.json:
@@ -317,7 +318,7 @@ def _reject(args: argparse.Namespace) -> int:
     with opened_prices(args) as (store, desk):
         found = desk.reject(args.version, Signature(who=actor_name(), why=args.why))
         current = store.current_at(store.clock.now()).version
-    return write_versions(args, [found], current)
+    return write_versions(args, found, current)
 
 
 ACTIONS: Final[Mapping[str, Work]] = {

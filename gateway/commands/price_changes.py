@@ -14,7 +14,7 @@ from gateway.commands.context import actor_name, read_settings
 from gateway.commands.entities import instant_text
 from gateway.commands.output import CommandFailed, write_fields, write_json
 from gateway.commands.parsing import Actions, add_json, parse_count, parse_instant
-from gateway.prices.desk import Signature
+from gateway.prices.asked import Signature
 from gateway.prices.edits import NewModel, OverrideWish, RateWish, Wishes, to_edit
 from gateway.prices.rows import StoredVersion
 from pricing.meters import Meter

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from gateway.prices.desk import PriceEdit, PriceRefused, Signature
+from gateway.prices.asked import PriceEdit, PriceRefused, Signature
 from pricing.agreements import Override, OverrideRefused
 from pricing.hours import Hours, parse_hours
 from pricing.manifest import ModelEntry
