@@ -28,6 +28,7 @@ from gateway.ledger.queries import Queries
 from gateway.prices.asked import Signature
 from gateway.prices.importing import make_candidate, read_lists
 from gateway.prices.rows import StoredVersion
+from gateway.prices.terms import Standings, stand
 from pricing.importers.catalogs import catalog_of_book
 from pricing.importers.compare import price_text
 from pricing.importers.diff import Diff, Effect, Kind, PriceChange, diff_catalogs, effect_of
@@ -105,32 +106,27 @@ def add_arguments(actions: Actions) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     with opened_prices(args) as (store, _):
-        now = store.clock.now()
-        versions, current = store.list_versions(), store.current_at(now).version
+        versions = store.list_versions()
+        standings = stand(versions, store.clock.now())
     if args.json:
-        write_json([version_to_public(one, current) for one in versions])
+        write_json([version_to_public(one, standings) for one in versions])
         return 0
-    headings = ("VERSION", "STATUS", "EFFECTIVE FROM", "AGE", "BY", "WHY")
-    write_table(
-        headings,
-        [
-            (
-                one.version,
-                "current" if one.version == current else _status(one),
-                "" if one.effective_from is None else instant_text(one.effective_from),
-                f"{max(0, (now - one.recorded_at).days)} d",
-                one.recorded_by,
-                one.why,
-            )
-            for one in versions
-        ],
-        right=["AGE"],
-    )
+    headings = ("VERSION", "STATUS", "IN FORCE FROM", "TO", "AGE", "BY", "WHY")
+    write_table(headings, [_version_cells(one, standings) for one in versions], right=["AGE"])
     return 0
 
 
-def _status(one: StoredVersion) -> str:
-    return one.status if one.became is None else f"became {one.became}"
+def _version_cells(one: StoredVersion, standings: Standings) -> tuple[str, ...]:
+    standing = standings.of(one)
+    return (
+        one.version,
+        standing.text,
+        "" if standing.since is None else instant_text(standing.since),
+        "" if standing.until is None else instant_text(standing.until),
+        f"{max(0, (standings.at - one.recorded_at).days)} d",
+        one.recorded_by,
+        one.why,
+    )
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -147,10 +143,11 @@ def _import(args: argparse.Namespace) -> int:
         why = f"{args.why} ({found})" if args.why else found
         signed = Signature(who=actor_name(), why=why)
         candidate = desk.propose(made.contents, signed, book.version.version)
+        standings = stand(store.list_versions(), store.clock.now())
         progress.step()
     kinds = diff_catalogs(catalog_of_book(book), made.catalog).count_kinds()
     if args.json:
-        shown = None if candidate is None else version_to_public(candidate, book.version.version)
+        shown = None if candidate is None else version_to_public(candidate, standings)
         write_json(
             {
                 "candidate": shown,
@@ -310,15 +307,15 @@ def _approve(args: argparse.Namespace) -> int:
     signed = Signature(who=actor_name(), why=args.why)
     with opened_prices(args) as (store, desk):
         made = desk.approve(args.version, signed, args.effective_from, replaces=args.replace)
-        current = store.current_at(store.clock.now()).version
-    return write_versions(args, made, current)
+        standings = stand(store.list_versions(), store.clock.now())
+    return write_versions(args, made, standings)
 
 
 def _reject(args: argparse.Namespace) -> int:
     with opened_prices(args) as (store, desk):
         found = desk.reject(args.version, Signature(who=actor_name(), why=args.why))
-        current = store.current_at(store.clock.now()).version
-    return write_versions(args, found, current)
+        standings = stand(store.list_versions(), store.clock.now())
+    return write_versions(args, found, standings)
 
 
 ACTIONS: Final[Mapping[str, Work]] = {

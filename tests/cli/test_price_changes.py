@@ -61,6 +61,41 @@ def test_an_agreement_is_made_and_ended(shell):
     assert "1.25" == input_price(shell, "--team", "search")["amount"]
 
 
+def test_a_price_to_come_is_shown_and_listed_as_scheduled(shell):
+    """What carries today's change into it is marked, and says when it is in force."""
+    shell.run(*SET, "--effective-from", "2099-01-01")
+    shell.run("prices", "override", "o1", "--team", "search", "--percent", "-15", *WHY)
+    listed = shell.run("prices", "versions").out.splitlines()
+    found = versions(shell)
+    waits, today, carries = [n for n, one in found.items() if one["origin"] == "operator"]
+    by_name = {line.split()[0]: line for line in listed}
+
+    assert ["VERSION", "STATUS", "IN", "FORCE", "FROM", "TO"] == listed[0].split()[:6]
+    assert f"scheduled as part of {carries}" in by_name[waits]
+    assert f"scheduled, carries {today}" in by_name[carries]
+    assert "2099-01-01T00:00:00Z" in by_name[carries]
+    assert "current" in by_name[today]
+    assert "past" in by_name["2026-11-23.2"]
+    assert ("1.25", "1.10") == (
+        input_price(shell)["amount"],
+        input_price(shell, "--at", "2099-01-01")["amount"],
+    )
+    shown = shell.run("prices", "show", "openai/gpt-5", "--at", "2099-01-01").out
+    assert f"price book {carries}, in force from 2099-01-01T00:00:00Z" in shown
+
+
+def test_what_was_agreed_is_hinted_at(shell):
+    """Whoever asks for the published prices may be somebody who does not pay them."""
+    assert "agreed" not in shell.run("prices", "show", "openai/gpt-5").err
+    for team in ("search", "ads"):
+        shell.run("prices", "override", team, "--team", team, "--percent", "-15", *WHY)
+
+    hint = "2 agreed rates apply to some payers: --team ads, --team search\n"
+    assert hint == shell.run("prices", "show", "openai/gpt-5").err
+    assert "" == shell.run("prices", "show", "openai/gpt-5", "--team", "search").err
+    assert "" == shell.run("prices", "show", "openai/gpt-5", "--json").err
+
+
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
