@@ -4,6 +4,7 @@ Must never take a price from anything but its own arguments.
 """
 
 import argparse
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -11,8 +12,9 @@ from typing import Any, Final
 from gateway.clock import SystemClock
 from gateway.commands.books import opened_prices
 from gateway.commands.context import actor_name, read_settings
-from gateway.commands.entities import instant_text
-from gateway.commands.output import CommandFailed, write_fields, write_json
+from gateway.commands.database import opened_directory
+from gateway.commands.entities import instant_text, read_all
+from gateway.commands.output import CommandFailed, write_fields, write_json, write_note
 from gateway.commands.parsing import Actions, add_json, parse_count, parse_instant
 from gateway.prices.asked import Signature
 from gateway.prices.edits import NewModel, OverrideWish, RateWish, Wishes, to_edit
@@ -20,6 +22,8 @@ from gateway.prices.rows import StoredVersion
 from gateway.prices.terms import Standings, stand
 from pricing.meters import Meter
 from pricing.sku import STANDARD_TIER
+
+_NEAR_MAX: Final = 3
 
 Work = Callable[[argparse.Namespace], int]
 
@@ -181,7 +185,30 @@ def _override(args: argparse.Namespace) -> int:
         valid_from=args.valid_from,
         valid_to=args.valid_to,
     )
-    return _post(args, Wishes(overrides=[override]))
+    code = _post(args, Wishes(overrides=[override]))
+    _tell_unknown_payer(args)
+    return code
+
+
+def _tell_unknown_payer(args: argparse.Namespace) -> None:
+    """Say that an agreement is with somebody who is not there; it may be that they come later."""
+    organization = read_settings(args).organization
+    if args.organization not in (None, organization):
+        _tell_unknown("organization", args.organization, [organization] if organization else [])
+    with opened_directory(args) as directory:
+        if args.team is not None:
+            _tell_unknown("team", args.team, [one.id for one in read_all(directory.teams.page)])
+        if args.project is not None:
+            names = [one.id for one in read_all(directory.projects.page)]
+            _tell_unknown("project", args.project, names)
+
+
+def _tell_unknown(noun: str, name: str, known: Sequence[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=_NEAR_MAX) or known[:_NEAR_MAX]
+    there = f"there are {', '.join(near)}" if near else "there is none"
+    write_note(f"note: no {noun} {name} yet: nobody gets this rate before; {there}")
 
 
 def _end(args: argparse.Namespace) -> int:

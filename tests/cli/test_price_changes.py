@@ -1,6 +1,7 @@
 """Prices set, agreed, imported, compared and approved on the command line."""
 
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,14 @@ from tests.pricing.test_versions import publish
 
 WHY = ("--why", "contract 7")
 SET = ("prices", "set", "openai/gpt-5", "input", "1.10", *WHY)
+
+TEAMS = """
+organization: acme
+providers:
+  openai: {kind: openai, api_key: x}
+teams:
+  - {id: search, projects: [{id: rag}]}
+"""
 
 
 @pytest.fixture
@@ -82,6 +91,28 @@ def test_a_price_to_come_is_shown_and_listed_as_scheduled(shell):
     )
     shown = shell.run("prices", "show", "openai/gpt-5", "--at", "2099-01-01").out
     assert f"price book {carries}, in force from 2099-01-01T00:00:00Z" in shown
+
+
+def test_an_agreement_with_nobody_is_noted_and_made(shell):
+    """The name may be misspelt, or its team may come later."""
+    (shell.folder / "taximeter.yaml").write_text(TEAMS, "utf-8")
+    made = shell.run("prices", "override", "a", "--team", "saerch", "--percent", "-15", *WHY)
+    assert 0 == made.code
+    assert "note: no team saerch yet: nobody gets this rate before; there are search\n" == made.err
+
+    payer = ("--organization", "amce", "--team", "search", "--project", "rga")
+    made = shell.run("prices", "override", "b", *payer, "--percent", "-15", *WHY)
+    assert ["organization amce", "project rga"] == [
+        line.partition("note: no ")[2].partition(" yet")[0] for line in made.err.splitlines()
+    ]
+    payer = ("--organization", "acme", "--team", "search", "--project", "rag")
+    assert "" == shell.run("prices", "override", "c", *payer, "--percent", "-15", *WHY).err
+    assert {"a", "b", "c"} == set(re.findall(r"^([abc])  ", explained(shell), re.M))
+
+
+def explained(shell):
+    """Why input has its price."""
+    return shell.run("prices", "show", "openai/gpt-5", "--why", "input").out
 
 
 def test_what_was_agreed_is_hinted_at(shell):
