@@ -225,7 +225,7 @@ price_versions = Table(
     Column("turn", BigInteger),
     # What was asked for, so that it can be laid over another base.
     Column("edit", _json),
-    # Prices set by hand that a candidate keeps although its list says otherwise.
+    # Prices set by hand that a candidate keeps beside its lists, and what those say.
     Column("kept", _json),
 )
 

@@ -47,7 +47,7 @@ def with_rate(rates: Iterable[Rate], new: Rate) -> tuple[Rate, ...]:
                 f"{new.price_id}: a price from {rate.valid_from.isoformat()} is known already; "
                 "end the new one there with valid_to, or set that one as well"
             )
-        kept += _outside(rate, new.valid_from, new.valid_to)
+        kept += outside(rate, new.valid_from, new.valid_to)
     return (*kept, new)
 
 
@@ -74,8 +74,17 @@ def _says(rate: Rate, new: Rate) -> bool:
     )
 
 
-def _outside(rate: Rate, start: datetime, end: datetime | None) -> list[Rate]:
-    """The parts of a price before and after a span."""
+def outside(rate: Rate, start: datetime, end: datetime | None) -> list[Rate]:
+    """Cut a span out of a price.
+
+    Args:
+        rate: The price.
+        start: First instant of the span.
+        end: First instant after it; ``None`` where it has no end.
+
+    Returns:
+        The parts before and after it, as far as there are any.
+    """
     parts = []
     if rate.valid_from < start:
         parts.append(replace(rate, valid_to=_earliest(rate.valid_to, start)))

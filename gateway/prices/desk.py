@@ -72,7 +72,7 @@ class PriceDesk:
             signed: Who proposes it and why.
             base: The version the contents were made from. What was changed since is no part of it,
                 and approving it does not undo that unasked.
-            kept: Prices set by hand that it keeps against its lists, for whoever compares it.
+            kept: Prices set by hand that it keeps beside its lists, for whoever compares it.
 
         Returns:
             The candidate; ``None`` when it says what its base says.

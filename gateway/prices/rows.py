@@ -42,8 +42,8 @@ class StoredVersion:
         turn: Its place in the order changes are laid over each other.
         edit: What was asked for, as ``gateway.prices.asked`` writes it; ``None`` for lists, for
             what carries and for what was recorded before anybody wrote it down.
-        kept: Prices set by hand that a candidate keeps against its lists, as
-            ``gateway.prices.kept`` writes them.
+        kept: Prices set by hand that a candidate keeps, as ``gateway.prices.importing`` writes
+            them.
     """
 
     version: str

@@ -58,7 +58,7 @@ class NewVersion:
         carries: The version whose change it has over another base.
         turn: Its place among the changes; ``None`` for the last.
         edit: What was asked for, as JSON.
-        kept: Prices set by hand that it keeps against a list, as JSON.
+        kept: Prices set by hand that it keeps beside its lists, as JSON.
     """
 
     manifest: Manifest

@@ -191,6 +191,32 @@ def test_a_candidate_is_compared_approved_and_rejected(shell, tmp_path):
     assert (1, True) == (again.code, "already" in again.err)
 
 
+def test_an_import_says_what_it_keeps_of_prices_set_by_hand(shell):
+    """And which of them the lists are at odds with; they win where they are asked to."""
+    shell.run(*SET)
+    shell.run("prices", "set", "openai/gpt-5", "input", "0.1", "--tier", "mine", *WHY)
+    read = ("prices", "import", "--source", "litellm")
+    answer = shell.run(*read)
+
+    assert "prices set by hand: 2 kept; the lists say otherwise of 1, --replace-own" in answer.out
+    assert re.search(r"openai/gpt-5/input/standard +1.10 .* 1.25 ", answer.out)
+    assert "nothing changes" in answer.out
+
+    replacing = shell.run(*read, "--replace-own")
+    assert "prices set by hand: 1 replaced, 1 kept; the lists say otherwise of 0" in replacing.out
+    assert "prices set by hand that it keeps: 1" in shell.run("prices", "diff").out
+    (kept,) = json.loads(shell.run("prices", "diff", "--json").out)["kept"]
+    assert ("openai/gpt-5/input/mine", None) == (kept["price_id"], kept["list_amount"])
+
+
+def test_a_page_that_is_called_like_a_list_is_still_somebodys_price(shell):
+    """Else the next list would replace it."""
+    shell.run(*SET, "--source", "litellm 1.0 says so")
+
+    found = input_price(shell)["source"]
+    assert re.fullmatch(r"cli:.*: litellm 1.0 says so", found)
+
+
 def test_a_broken_list_is_refused_with_file_and_row(shell, tmp_path):
     """The last good version stays."""
     (tmp_path / "list.json").write_text("{", "utf-8")
