@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -117,6 +118,12 @@ RECORD: Record = {
     "cost_status": "final",
     "corrects": None,
 }
+PLAIN: Final = """
+import anthropic
+turn = {"role": "user", "content": "Hello world"}
+with anthropic.Anthropic() as sdk:
+    print(sdk.messages.create(model="claude-haiku-4-5", max_tokens=64, messages=[turn]).id)
+"""
 NODE: Final = """
 import Anthropic from '@anthropic-ai/sdk';
 const client = new Anthropic();
@@ -412,17 +419,18 @@ def test_errors_of_the_provider_arrive_as_they_are(
 
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
-def test_the_environment_alone_is_enough(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_the_environment_alone_is_enough(gateway: Gateway, tmp_path: Path, name: str) -> None:
     """``ANTHROPIC_BASE_URL`` and a key, however the SDK sends it."""
-    monkeypatch.setenv("ANTHROPIC_BASE_URL", f"{gateway.url}/anthropic")
-    monkeypatch.setenv(name, KEY)
-    http = anthropic.DefaultHttpxClient(trust_env=False, timeout=30)
-    with anthropic.Anthropic(http_client=http) as sdk:
-        answer = sdk.messages.create(model=MODEL, max_tokens=64, messages=ASKED)
+    environ = {
+        "HOME": str(tmp_path),
+        "ANTHROPIC_BASE_URL": f"{gateway.url}/anthropic",
+        name: KEY,
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", PLAIN], env=environ, capture_output=True, text=True, check=False
+    )
 
-    assert "msg_01Whole" == answer.id
+    assert ("msg_01Whole\n", "") == (told.stdout, told.stderr)
 
 
 def test_a_key_in_its_own_header_opens_the_same_door(
