@@ -252,6 +252,7 @@ class Admission:
 
         Raises:
             ModelNotAllowed: The key's patterns leave it out, or nobody serves it.
+            InvalidRequest: A body the provider's own wire format does not know.
         """
         assert call.surface is not None
         assert call.facts is not None
@@ -261,7 +262,14 @@ class Admission:
             call.surface, call.asked.method, call.facts.model, book
         )
         call.provider, call.model = found.provider, found.model
-        call.path, call.format = found.path, found.format
+        call.path = found.path
+        if found.format is not call.format:
+            # Of the same request another provider may charge for something else.
+            call.format = found.format
+            try:
+                call.facts = call.format.read_facts(call.asked)
+            except BadRequest as bad:
+                raise InvalidRequest(str(bad)) from None
         self._check_allowed(call.caller, call.provider.id, call.model, call.facts)
 
     def _check_allowed(

@@ -19,7 +19,7 @@ from gateway.clock import Clock, epoch_us
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import LedgerRecord, Outcome
-from gateway.settlement import NO_BILL, Bill, rate_call
+from gateway.settlement import NO_BILL, Bill, bill_reported, rate_call
 from gateway.several import rate_several, sum_usage
 from gateway.wire.facts import Answer
 from pricing.meters import OUTPUT_METERS, Meter
@@ -226,6 +226,8 @@ class Endings:
             usage = sum_usage(usage, answer.others)
         else:
             bill = rate_call(usage, served, call.card, call.book)
+        if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
+            bill = bill_reported(bill, answer.provider_cost)
         record = _to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
         tokens_in, tokens_out = record.input_total, record.output_total
         tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out
@@ -372,6 +374,7 @@ def _to_record(
         input_parts=UNSET if call.prompt_parts is None else dict(sorted(call.prompt_parts.items())),
         cost_pico=cost_pico,
         list_cost_pico=None if bill.list_cost is None else bill.list_cost.pico,
+        provider_cost_pico=None if bill.provider_cost is None else bill.provider_cost.pico,
         price_version=bill.version,
         cost_status=bill.status,
         lines=to_ledger_lines(bill.lines),

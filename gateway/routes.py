@@ -275,11 +275,15 @@ class Router:
 
 
 def _without_version(path: str, provider: Provider | None) -> str:
-    """Take the version from a path where the provider's base address ends with it as well."""
+    """Take from a path what the provider's base address ends with as well, such as the version."""
     if provider is None:
         return path
-    version = "/" + urlsplit(provider.base_url).path.rpartition("/")[2]
-    return path[len(version) :] if path.startswith(version + "/") and len(version) > 1 else path
+    parts = urlsplit(provider.base_url).path.strip("/").split("/")
+    for first in range(len(parts)):
+        ending = "/" + "/".join(parts[first:])
+        if len(ending) > 1 and path.startswith(ending + "/"):
+            return path[len(ending) :]
+    return path
 
 
 def _find_on_openai_surface(provider: Provider, method: str, path: str) -> Match | None:

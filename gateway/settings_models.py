@@ -72,7 +72,7 @@ BASE_URLS: Final[Mapping[str, str]] = {
     "openrouter": "https://openrouter.ai/api/v1",
     "perplexity": "https://api.perplexity.ai",
     "vllm": "http://127.0.0.1:8000/v1",
-    "ollama": "http://127.0.0.1:11434/v1",
+    "ollama": "http://127.0.0.1:11434",
 }
 
 # Kinds whose models stand in the catalog under another provider's name.

@@ -7,25 +7,28 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import anthropic_messages, openai_chat
+from gateway.wire import anthropic_messages, openai_kinds
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.openai_dialect import OpenAIDialect
+from gateway.wire.openai_places import PLACES
 
 # The kind whose addresses the surface under ``/v1`` has.
 OPENAI: Final = "openai"
 
 ENDPOINTS: Final = EndpointTable(
     [
-        *openai_chat.ENDPOINTS,
+        *openai_kinds.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
     ]
 )
 
 # Where a kind has the addresses of OpenAI's API, below its base address; a kind that is missing
-# does not speak it.
-OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType({"openai": "", "vllm": "", "demo": ""})
+# does not speak it, or has a project in the address.
+OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
+    {kind: places[0] for kind, places in PLACES.items() if "{" not in places[0]}
+)
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"anthropic": AnthropicDialect()})
