@@ -10,6 +10,7 @@ from typing import Final
 # read as CR and LF. WHATWG HTML, "Parsing an event stream"; guarded by tests/wire/test_cutters.py.
 _BLANK: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _BLANK_BYTES_MAX: Final = 4
+_LF_BLANK_BYTES: Final = 2
 # Strings are skipped whole, so that a brace in one does not count.
 _STRUCTURE: Final = re.compile(rb'[{}\[\]"]')
 _STRING_END: Final = re.compile(rb'["\\]')
@@ -53,6 +54,13 @@ class SseCutter(_Parts):
         Returns:
             Whole events, each with its blank line.
         """
+        if (
+            not self._parts
+            and chunk.find(b"\n\n") == len(chunk) - _LF_BLANK_BYTES
+            and len(chunk) >= _LF_BLANK_BYTES
+            and b"\r" not in chunk
+        ):
+            return [chunk]  # what most providers send most of the time
         if b"\n" not in chunk and b"\r" not in chunk and not self._ends_with_cr():
             self._add(chunk)
             return []
