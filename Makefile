@@ -40,6 +40,7 @@ check: $(VENV)/.ready-dev  ## Check format, lint, types, import contracts and ho
 .PHONY: bench
 bench: $(VENV)/.ready-dev  ## Measure the gateway against a bare proxy, and its prices; writes bench/RESULTS*.md.
 	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.streams
 	@$(BIN)/python -m bench.prices
 	@$(BIN)/python -m bench.rerate
 

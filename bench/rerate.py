@@ -25,10 +25,11 @@ from gateway.price_versions import GatewayVersions
 from gateway.prices.store import PriceStore
 from gateway.rerate_runs import RerateRequest, Rerates
 from gateway.settings import Settings
-from gateway.settlement import Served, rate_call
+from gateway.settlement import rate_call
 from pricing.agreements import Override
 from pricing.book import Book, describe_version, load_book
 from pricing.meters import Meter
+from pricing.served import Served
 from pricing.usage import Basis, Usage
 
 _START_US: Final = 1_795_392_000_000_000  # 2026-11-23T00:00:00Z
@@ -128,6 +129,7 @@ def make_records(count: int, book: Book) -> Iterator[LedgerRecord]:
             priced_as=provider,
             priced_model=bill.priced_model,
             tier="standard",
+            model_asked=model,
         )
 
 

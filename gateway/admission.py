@@ -3,6 +3,7 @@
 Must never send anything; each step either adds what it found to the call or refuses by name.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +17,7 @@ import msgspec
 from gateway.budgets.counters import Hold
 from gateway.budgets.protocol import BudgetStore
 from gateway.budgets.rules import BudgetExhausted, Demand, Subject
-from gateway.callers import Caller, Callers, is_model_allowed
+from gateway.callers import Caller, Callers, is_model_allowed, is_provider_allowed
 from gateway.client import BodyTooLarge, Client
 from gateway.clock import epoch_us
 from gateway.headers import CREDENTIALS, RawHeaders
@@ -57,6 +58,7 @@ _DEFAULT_FORMAT: WireFormat = OpenAIChat()
 # Left to the provider, a call is served at the standard tier unless the project's settings there
 # say priority.
 _UNDECIDED_TIERS = frozenset({STANDARD_TIER, "priority"})
+_OPEN_ENDED: Final = "nothing bounds how often models are asked for this call, or which"
 USER_CHARS_MAX: Final = 256
 # Decisions on tags that are remembered, all dropped when full.
 DECISIONS_MAX: Final = 1024
@@ -92,6 +94,9 @@ class OpenCall(msgspec.Struct, kw_only=True):
         ceiling_pico: Its cost; ``None`` when the cost cannot be bounded.
         ceiling_tokens: Most tokens it can count; ``None`` when they cannot be bounded.
         hold: What is held in the budgets.
+        counting: Comes to hold what the prompt counts, by who said it; ``None`` where it is not
+            counted.
+        prompt_parts: The same, once it is there.
         answer: What has been seen of the answer.
         is_sent: Whether anything may have reached the provider.
         is_started: Whether the client has the head of the answer.
@@ -123,6 +128,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
     ceiling_pico: int | None = None
     ceiling_tokens: int | None = None
     hold: Hold | None = None
+    counting: "asyncio.Future[Mapping[str, int] | None] | None" = None
+    prompt_parts: Mapping[str, int] | None = None
     answer: Answer = msgspec.field(default_factory=Answer)
     is_sent: bool = False
     is_started: bool = False
@@ -255,10 +262,20 @@ class Admission:
         )
         call.provider, call.model = found.provider, found.model
         call.path, call.format = found.path, found.format
-        if not is_model_allowed(call.caller, call.provider.id, call.model):
-            raise ModelNotAllowed(
-                call.facts.model, f"key {call.caller.key!r} may not call it; ask an admin"
-            )
+        self._check_allowed(call.caller, call.provider.id, call.model, call.facts)
+
+    def _check_allowed(
+        self, caller: Caller, provider: str, model: str, facts: RequestFacts
+    ) -> None:
+        hint = f"key {caller.key!r} may not call it; ask an admin"
+        if facts.is_free and not model:
+            if not is_provider_allowed(caller, provider):
+                raise ModelNotAllowed(f"{provider}/", hint)
+        elif not is_model_allowed(caller, provider, model):
+            raise ModelNotAllowed(facts.model, hint)
+        for other in facts.further_models:
+            if not is_model_allowed(caller, provider, other):
+                raise ModelNotAllowed(other, hint)
 
     def tag(self, call: OpenCall, client: Client) -> None:
         """Decide the tags and the end user.
@@ -328,10 +345,7 @@ class Admission:
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
         region = call.facts.region or call.provider.region
         reach = call.facts.reach(_tiers_of(call), region, maxima)
-        is_endless = call.facts.rounds is None
-        if is_endless:
-            call.flags.append("nothing bounds what the provider's own tools come to")
-        elif reach.input_tokens_max is not None and reach.output_tokens_max is not None:
+        if reach.input_tokens_max is not None and reach.output_tokens_max is not None:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
         if call.card is None:
             return
@@ -344,12 +358,8 @@ class Admission:
             seconds = ceil(call.provider.call_s_max) * call.gpus
             fees = {**reach.fees, Meter.GPU_SECOND: seconds}
             reach = msgspec.structs.replace(reach, fees=fees)
-        if not is_endless:
-            self._bound(call, reach, call.card)
-
-    def _bound(self, call: OpenCall, reach: Reach, card: RateCard) -> None:
         try:
-            call.ceiling = find_ceiling(reach, card)
+            call.ceiling = _ceiling_of(call.facts, reach, call.card)
             call.ceiling_pico = call.ceiling.cost_pico
         except Unbounded as open_ended:
             call.flags.append(str(open_ended))
@@ -425,6 +435,8 @@ class Admission:
             bound_variants={} if ceiling is None else to_ledger_variants(ceiling.variants),
             priced_as=call.provider.priced_as,
             priced_model="" if call.card is None else call.card.model,
+            model_asked=call.model,
+            model_behind=call.provider.deployments.get(call.model, ""),
         )
         try:
             self.journal.append_intent(intent)
@@ -451,6 +463,12 @@ def _read_secret(client: Client) -> str | None:
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
     return client.query("key")
+
+
+def _ceiling_of(facts: RequestFacts, reach: Reach, card: RateCard) -> Ceiling:
+    if facts.rounds is None:
+        raise Unbounded(_OPEN_ENDED)
+    return find_ceiling(reach, card)
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

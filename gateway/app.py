@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -47,6 +46,7 @@ from gateway.ledger.queries import Queries
 from gateway.ledger.recovery import RecoveryReport, recover
 from gateway.ledger.shipper import Shipper
 from gateway.ledger.store import LedgerStore, is_current, open_engine
+from gateway.listening import refuse_taken_address, wait_listening
 from gateway.metrics import Metrics, Probes
 from gateway.models_list import list_models
 from gateway.own_rates import add_own_prices, book_finder, fleet_of, open_book
@@ -61,8 +61,9 @@ from gateway.running import DirectoryFollower
 from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
 from gateway.upstream import HttpUpstream
+from gateway.user_tokens import UserTokens
 from gateway.welcome import Welcome, say
-from gateway.wire.table import OPENAI_DIALECT, auth_of
+from gateway.wire.table import ENDPOINTS, OPENAI_DIALECT, auth_of
 from pricing.book import Book, BookVersion
 
 log = logging.getLogger("taximeter")
@@ -205,50 +206,13 @@ async def _listen(
     # A batch insert in the shipper's thread must not hold the event loop up for the usual 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     serving = asyncio.ensure_future(server.serve())
-    ready = asyncio.ensure_future(_wait_listening(settings.server.host, settings.server.port))
+    ready = asyncio.ensure_future(wait_listening(settings.server.host, settings.server.port))
     await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done() and not serving.done():
         say(welcome, time.perf_counter() - started_s)
+        gateway.warm()
     ready.cancel()
     await serving
-
-
-class AddressTaken(OSError):
-    """Something else listens where the gateway should."""
-
-
-def refuse_taken_address(host: str, port: int) -> None:
-    """Make sure that nobody listens there: the server would share the port in silence.
-
-    Args:
-        host: Address to listen on.
-        port: Port to listen on.
-
-    Raises:
-        AddressTaken: Somebody does, or the address is not this machine's.
-    """
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, proto) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as taken:
-            raise AddressTaken(
-                f"cannot listen on {host}:{port} ({taken.strerror}); "
-                "set server.host and server.port, or stop what listens there"
-            ) from taken
-
-
-async def _wait_listening(host: str, port: int) -> None:
-    """Wait until the address takes connections."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(host, port)
-        except OSError:
-            await asyncio.sleep(0.01)
-            continue
-        writer.close()
-        return
 
 
 def _tell(report: RecoveryReport) -> None:
@@ -339,8 +303,11 @@ def priced_providers(settings: Settings) -> frozenset[str]:
     Returns:
         Catalog providers of everything configured, and the demo provider.
     """
-    configured = {one.priced_as or name for name, one in settings.providers.items()}
-    return frozenset({DEMO_PROVIDER, *configured})
+    configured = [
+        ENDPOINTS.list_priced(one.kind, one.priced_as or name)
+        for name, one in settings.providers.items()
+    ]
+    return frozenset({DEMO_PROVIDER}).union(*configured)
 
 
 def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings) -> Provider:
@@ -457,6 +424,11 @@ class _Gateway:
         else:
             await run_asgi(self._control, scope, protocol)
 
+    def warm(self) -> None:
+        """Load what the first call will need and the start could do without."""
+        if self._settings.metering.user_input_tokens:
+            self.tokenizer.warm()
+
     def some_model(self) -> str:
         """Name a model that can be called at once, for the first example."""
         now = self._clock.now()
@@ -523,6 +495,7 @@ class _Gateway:
             budgets=self.budgets,
             journal=self._journal,
             watcher=self.metrics,
+            user_tokens=UserTokens(self.tokenizer, float(metering.user_input_tokens)),
             is_committing=metering.durability == "commit",
         )
 

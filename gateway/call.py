@@ -40,6 +40,7 @@ from gateway.refusals import (
     to_failure,
 )
 from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamUnsent
+from gateway.user_tokens import UserTokens
 from gateway.wire.facts import Dialect, ErrorBody
 from pricing.money import pico_to_text
 
@@ -63,6 +64,11 @@ class CallJournal(Protocol):
 
 class CallWatcher(Protocol):
     """Somebody who counts calls while they are open."""
+
+    @property
+    def open_calls(self) -> int:
+        """How many are open."""
+        ...
 
     def opened(self) -> None:
         """A call arrived."""
@@ -98,6 +104,7 @@ class CallPath:
         budgets: Tells what is left.
         journal: Waited for before the last byte.
         watcher: Counts open calls.
+        user_tokens: Counts what users wrote, beside the calls.
         is_committing: Whether the last byte waits for the journal.
     """
 
@@ -109,6 +116,7 @@ class CallPath:
     budgets: BudgetStore
     journal: CallJournal
     watcher: CallWatcher
+    user_tokens: UserTokens
     is_committing: bool
 
     async def serve(self, client: Client) -> None:
@@ -148,6 +156,7 @@ class CallPath:
             call.sent_s = self.clock.monotonic_s()
             self.watcher.timed("admit", call.sent_s - call.started_s)
             call.is_sent = True
+            self.user_tokens.begin(call)
             async with exchange as reply:
                 if is_streamed(reply, call.format, is_asked=call.facts.stream):
                     await self._stream(call, client, reply)
@@ -194,7 +203,7 @@ class CallPath:
         finally:
             departure.close()
         # Folds an event that came without its blank line, before the answer is metered.
-        tail = lane.finish(is_broken=passage.failure is not None)
+        tail = lane.finish(is_broken=passage.failure is not None or passage.is_cut_short)
         if call.answer.request_id is None:
             call.answer.request_id = request_id_of(reply)
         record = await self._end(call, _ending_of_stream(call, reply.status, passage))
@@ -255,8 +264,10 @@ class CallPath:
     async def _end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
         """Meter, settle and make the record safe; the last byte waits for this."""
         has_id = call.answer.once is not None
-        completion = await self.recall.find(call, ending) if has_id else None
+        completion = await self.recall.find(call) if has_id else None
         usage = self.endings.reported(call) or await self.endings.meter(call, ending)
+        if call.counting is not None:
+            await self.user_tokens.finish(call, self.watcher.open_calls)
         call.is_settled = True
         try:
             record = self.endings.settle(call, ending, usage)

@@ -5,17 +5,28 @@ Must never download a vocabulary. Run as a module it answers questions until its
 
 import json
 import os
+import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import tiktoken
+
+from gateway.prompt_parts import IMAGES, split_prompt
 
 # tiktoken looks vocabularies up by the hash of their address in this folder and would download
 # what it misses. litellm ships the ones OpenAI's chat models use; it is not imported for this.
 _VOCABULARIES: Final = "litellm_core_utils/tokenizers"
+# A question: size of what follows the head, number, what is asked. An answer: size and number.
+QUESTION: Final = struct.Struct(">IIB")
+ANSWER: Final = struct.Struct(">II")
+COUNT_TEXTS: Final = 0
+COUNT_PARTS: Final = 1
+FAILED: Final = b"null"
+_NICE: Final = 10
 
 
 class VocabularyMissing(LookupError):
@@ -62,13 +73,60 @@ def count_tokens(texts: Sequence[str], vocabulary: str) -> int:
     return sum(len(encoding.encode_ordinary(text)) for text in texts)
 
 
-def main() -> None:
-    """Answer questions from standard input, one JSON line each, until it ends."""
-    for line in sys.stdin:
-        vocabulary, texts = json.loads(line)
-        sys.stdout.write(f"{count_tokens(texts, vocabulary)}\n")
-        sys.stdout.flush()
+def count_parts(api: str, body: bytes, vocabulary: str) -> dict[str, int] | None:
+    """Count the tokens of a prompt by who said them.
+
+    Args:
+        api: Wire format, as in the ledger.
+        body: Request body as it came.
+        vocabulary: A tiktoken encoding name.
+
+    Returns:
+        Tokens by part, ``user`` among them, and how many ``images`` there are; ``None`` for a
+        format without a prompt, or a body that is none.
+
+    Raises:
+        VocabularyMissing: The vocabulary is not installed.
+    """
+    parts = split_prompt(api, body)
+    if parts is None:
+        return None
+    counts = {"user": 0}
+    for name, texts in parts.texts.items():
+        counts[name] = count_tokens(texts, vocabulary)
+    if parts.images:
+        counts[IMAGES] = parts.images
+    return counts
+
+
+def _answer(kind: int, question: bytes) -> bytes:
+    if kind == COUNT_TEXTS:
+        vocabulary, texts = json.loads(question)
+        return json.dumps(count_tokens(texts, vocabulary)).encode()
+    vocabulary, api, body = question.split(b"\n", 2)
+    return json.dumps(count_parts(api.decode(), body, vocabulary.decode())).encode()
+
+
+def main(questions: BinaryIO, answers: BinaryIO) -> None:
+    """Answer questions, one after the other, until they end.
+
+    Args:
+        questions: ``QUESTION`` heads, each followed by what it asks.
+        answers: Gets an ``ANSWER`` head and JSON for each; ``null`` where it cannot be counted.
+    """
+    while head := questions.read(QUESTION.size):
+        size, number, kind = QUESTION.unpack(head)
+        question = questions.read(size)
+        try:
+            answer = _answer(kind, question)
+        except (ValueError, TypeError, RecursionError):
+            answer = FAILED
+        answers.write(ANSWER.pack(len(answer), number) + answer)
+        answers.flush()
 
 
 if __name__ == "__main__":
-    main()
+    # Calls come first: this is only worth what time they leave.
+    with suppress(OSError):
+        os.nice(_NICE)
+    main(sys.stdin.buffer, sys.stdout.buffer)

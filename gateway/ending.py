@@ -19,11 +19,12 @@ from gateway.clock import Clock, epoch_us
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import LedgerRecord, Outcome
-from gateway.settlement import NO_BILL, Bill, Served, rate_call
+from gateway.settlement import NO_BILL, Bill, rate_call
+from gateway.several import rate_several, sum_usage
 from gateway.wire.facts import Answer
 from pricing.meters import OUTPUT_METERS, Meter
 from pricing.selfhosted import gpu_seconds
-from pricing.sku import STANDARD_TIER
+from pricing.served import Served
 from pricing.usage import NOTHING, Basis, Quantity, Usage, unknown_usage
 
 log = logging.getLogger("taximeter.call")
@@ -179,10 +180,10 @@ class Endings:
     async def _complete(self, call: OpenCall, reported: Usage) -> Usage:
         """Add to a running total what came after it and was never reported."""
         try:
-            heard = (await self._count(call, call.answer)).counts.get(Meter.OUTPUT, 0)
+            heard = await self._count_output(call, call.answer)
         except CountingFailed:
             return _at_the_bound(call, call.answer)
-        missing = int(heard) - (reported.output_total or 0)
+        missing = heard - (reported.output_total or 0)
         counts = dict(reported.counts)
         if missing > 0:
             counts[Meter.OUTPUT] = counts.get(Meter.OUTPUT, 0) + missing
@@ -205,7 +206,7 @@ class Endings:
                 intent becomes a record when the journal is next recovered.
         """
         assert call.hold is not None
-        bill = rate_answer(call, usage)
+        bill, usage = rate_answer(call, usage)
         record = to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
         tokens_in, tokens_out = record.input_total, record.output_total
         tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out
@@ -227,7 +228,7 @@ class Endings:
             flags=("the gateway stopped before the answer ended",),
         )
         usage = call.answer.usage
-        if usage is None or usage.basis is Basis.UNKNOWN:
+        if usage is None or usage.basis in (Basis.UNKNOWN, Basis.PARTIAL):
             usage = _at_the_bound(call, call.answer) if call.is_sent else NOTHING
         usage = _with_fees(usage, self._fees(call))
         try:
@@ -256,29 +257,35 @@ class Endings:
     async def _count(self, call: OpenCall, answer: Answer) -> Usage:
         """Count what was seen with the model's tokenizer, and bound what was not shown."""
         assert call.facts is not None
-        elapsed_s = self.clock.monotonic_s() - call.started_s
         if not answer.text_chars and not call.facts.stream:
             raise CountingFailed("the answer shows nothing that could be counted")
         prompt = call.format.read_prompt(call.asked)
         if prompt is None:
             raise CountingFailed("the prompt holds more than text")
         tokens_in = await self.counter.count(prompt, call.model)
-        tokens_out = await self.counter.count(answer.text, call.model)
-        kept = sum(map(len, answer.text))
-        if answer.text_chars > kept > 0:
-            tokens_out = -(-tokens_out * answer.text_chars // kept)
-        if call.format.may_think(call.model):
-            # Nobody sees how much was thought; no model thinks faster than this.
-            tokens_out += ceil(elapsed_s * HIDDEN_TOKENS_PER_S_MAX) * call.facts.choices
-        if call.ceiling is not None:
-            tops = [n for meter, n in call.ceiling.counts.items() if meter in OUTPUT_METERS]
-            tokens_out = min(tokens_out, int(sum(tops)))
+        tokens_out = await self._count_output(call, answer)
         counts = {Meter.INPUT: tokens_in, Meter.OUTPUT: tokens_out}
         return Usage(
             counts={meter: count for meter, count in counts.items() if count},
             basis=Basis.ESTIMATED,
             flags=("no usage from the provider: counted from the text that passed",),
         )
+
+    async def _count_output(self, call: OpenCall, answer: Answer) -> int:
+        assert call.facts is not None
+        elapsed_s = self.clock.monotonic_s() - call.started_s
+        tokens_out = await self.counter.count(answer.text, call.model)
+        kept = sum(map(len, answer.text))
+        if answer.text_chars > kept > 0:
+            tokens_out = -(-tokens_out * answer.text_chars // kept)
+        hides = answer.hides_output
+        if call.format.may_think(call.model) if hides is None else hides:
+            # Nobody sees how much was thought; no model thinks faster than this.
+            tokens_out += ceil(elapsed_s * HIDDEN_TOKENS_PER_S_MAX) * call.facts.choices
+        if call.ceiling is not None:
+            tops = [n for meter, n in call.ceiling.counts.items() if meter in OUTPUT_METERS]
+            tokens_out = min(tokens_out, int(sum(tops)))
+        return tokens_out
 
 
 def _with_fees(usage: Usage, fees: Mapping[Meter, Quantity]) -> Usage:
@@ -309,15 +316,15 @@ def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:
     )
 
 
-def rate_answer(call: OpenCall, usage: Usage) -> Bill:
+def rate_answer(call: OpenCall, usage: Usage) -> tuple[Bill, Usage]:
     """Rate what a call used by what its answer says was served.
 
     Args:
         call: The call, with its answer.
-        usage: What it used.
+        usage: What the model that served used.
 
     Returns:
-        The bill.
+        The bill, and what all models used.
     """
     assert call.provider is not None
     assert call.facts is not None
@@ -326,7 +333,7 @@ def rate_answer(call: OpenCall, usage: Usage) -> Bill:
     served = Served(
         priced_as=call.provider.priced_as,
         asked=call.model,
-        behind=call.provider.model_behind(call.model),
+        behind=call.provider.deployments.get(call.model),
         model=answer.model,
         tier=answer.tier,
         tier_asked=call.facts.tier,
@@ -334,8 +341,12 @@ def rate_answer(call: OpenCall, usage: Usage) -> Bill:
         at=call.at,
         payer=None if call.caller is None else call.caller.payer,
         variants=answer.variants or call.facts.variants,
+        prompt_tokens=answer.prompt_tokens,
     )
-    return rate_call(usage, served, call.card, call.book)
+    if answer.others:
+        bill = rate_several(usage, answer.others, served, call.card, call.book)
+        return bill, sum_usage(usage, answer.others)
+    return rate_call(usage, served, call.card, call.book), usage
 
 
 def to_record(
@@ -383,6 +394,8 @@ def to_record(
         input_total=input_total,
         output_total=output_total,
         basis=_BASIS[usage.basis],
+        user_input_tokens=None if call.prompt_parts is None else call.prompt_parts["user"],
+        input_parts=UNSET if call.prompt_parts is None else dict(sorted(call.prompt_parts.items())),
         cost_pico=cost_pico,
         list_cost_pico=None if bill.list_cost is None else bill.list_cost.pico,
         price_version=bill.version,
@@ -393,7 +406,10 @@ def to_record(
         ceiling_tokens=call.ceiling_tokens,
         priced_as=UNSET if served is None else served.priced_as,
         priced_model=bill.priced_model or UNSET,
-        tier=UNSET if served is None else served.tier or STANDARD_TIER,
+        tier=bill.tier or UNSET,
         region=UNSET if served is None else served.region or UNSET,
         variants=UNSET if served is None else to_ledger_variants(served.variants) or UNSET,
+        model_asked=UNSET if served is None else served.asked,
+        model_behind=UNSET if served is None else served.behind or UNSET,
+        tier_asked=UNSET if served is None else served.open_tier or UNSET,
     )

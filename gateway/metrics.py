@@ -97,6 +97,7 @@ class _Row:
         "requests",
         "tokens",
         "untagged_pico",
+        "user_share_tokens",
         "user_tokens",
     )
 
@@ -107,6 +108,7 @@ class _Row:
         self.estimated_pico = 0
         self.untagged_pico = 0
         self.user_tokens: int | None = None
+        self.user_share_tokens = 0
 
 
 class Metrics(Collector):
@@ -167,8 +169,14 @@ class Metrics(Collector):
             self._unpriced[provider, model] += 1
         if record.user_input_tokens is not None:
             row.user_tokens = (row.user_tokens or 0) + record.user_input_tokens
+            row.user_share_tokens += record.input_total or 0
         seconds = (record.ended_at_us - record.started_at_us) / 1e6
         self._durations.observe((provider, model, "true" if record.stream else "false"), seconds)
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls are open."""
+        return self._open
 
     def opened(self) -> None:
         """A call arrived."""
@@ -276,6 +284,11 @@ class Metrics(Collector):
         users = CounterMetricFamily(
             "llm_user_input_tokens", "Tokens that users wrote.", labels=_BASE
         )
+        counted = CounterMetricFamily(
+            "llm_user_counted_input_tokens",
+            "Input tokens of the calls whose user tokens were counted.",
+            labels=_BASE,
+        )
         for base, row in list(self._rows.items()):
             for end, count in list(row.requests.items()):
                 requests.add_metric((*base, *end), count)
@@ -287,7 +300,8 @@ class Metrics(Collector):
             untagged.add_metric(base, row.untagged_pico / PICO_PER_UNIT)
             if row.user_tokens is not None:
                 users.add_metric(base, row.user_tokens)
-        yield from (requests, tokens, cost, estimated, untagged, users)
+                counted.add_metric(base, row.user_share_tokens)
+        yield from (requests, tokens, cost, estimated, untagged, users, counted)
         yield _count(
             "llm_unpriced_requests", "Calls without a price.", ("provider", "model"), self._unpriced
         )

@@ -16,21 +16,28 @@ from gateway.ledger.corrected import PostedCall, PricedAs, Sums, posted_call
 from gateway.ledger.lines import to_ledger_lines
 from gateway.ledger.record import CostStatus, LedgerLine, LedgerRecord
 from gateway.price_versions import PriceVersions
-from gateway.settlement import is_snapshot_of
 from pricing.agreements import Payer
 from pricing.book import Book, BookBroken
 from pricing.meters import Meter
 from pricing.rates import RateCard
-from pricing.rating import RatedLine, UnpricedSku, rate_usage
+from pricing.rating import RatedLine, UnpricedSku
+from pricing.served import Served, find_card_asked, find_card_served, is_snapshot_of, rate_served
 from pricing.usage import Quantity
 
 Reason = Literal[
-    "usage_unknown", "not_said", "not_derivable", "no_price", "other_currency", "too_large"
+    "usage_unknown",
+    "not_said",
+    "not_derivable",
+    "several_models",
+    "no_price",
+    "other_currency",
+    "too_large",
 ]
 REASONS: Final[Mapping[Reason, str]] = {
     "usage_unknown": "nobody knows what the call used",
     "not_said": "the record does not say what it was priced as",
     "not_derivable": "its own cost cannot be derived from the version it names",
+    "several_models": "several models worked on it, each at a price of its own",
     "no_price": "the version has no price for what was used",
     "other_currency": "the version has its prices in another currency",
     "too_large": "the new cost is too large for the ledger",
@@ -132,15 +139,16 @@ class Rerater:
         if book is None:
             book = self._versions.find_book(self.version, priced.provider)
             self._books[priced.provider] = book
-        card = _find_card(book, call, priced)
-        if card is None:
-            name = f"{priced.provider}/{priced.model}"
-            return Left("no_price", f"price book {self.version} has no price for {name}")
-        if card.currency != call.currency:
-            told = f"price book {self.version} has {card.model} in {card.currency}"
-            return Left("other_currency", told)
         try:
-            lines = _rate(call.usage, card, priced)
+            served = _served(call, priced)
+            card = _find_card(served, book)
+            if card is None:
+                name = f"{priced.provider}/{priced.model}"
+                return Left("no_price", f"price book {self.version} has no price for {name}")
+            if card.currency != call.currency:
+                told = f"price book {self.version} has {card.model} in {card.currency}"
+                return Left("other_currency", told)
+            tier, lines = rate_served(_counts(call.usage), served, card)
         except (UnpricedSku, KeyError, ValueError) as gap:
             return Left("no_price", str(gap))
         sums: Sums = {}
@@ -154,7 +162,9 @@ class Rerater:
         if max(cost, listed) > _COST_PICO_MAX:
             return Left("too_large", REASONS["too_large"])
         is_changed = call.cost_pico is None or sums != call.sums
-        now = priced if card.model == priced.model else priced._replace(model=card.model)
+        now = priced
+        if (card.model, tier) != (priced.model, priced.tier):
+            now = priced._replace(model=card.model, tier=tier)
         return Repriced(now, lines, cost, listed, sums, is_changed)
 
 
@@ -168,31 +178,38 @@ def _adds_up(call: PostedCall) -> bool:
     return (cost, listed) == (call.cost_pico, call.list_cost_pico)
 
 
-def _find_card(book: Book, call: PostedCall, priced: PricedAs) -> RateCard | None:
-    at = from_epoch_us(call.started_at_us)
-    payer = None
-    if book.overrides:
-        payer = Payer(call.organization, call.team, call.project)
-    served = call.model
-    if served is not None and served != priced.model and is_snapshot_of(served, (priced.model,)):
-        # A snapshot that had no price of its own when it was served may have one by now.
-        card = book.find_card(priced.provider, served, at, payer)
-        if card is not None:
-            return card
-    return book.find_card(priced.provider, priced.model, at, payer)
+def _served(call: PostedCall, priced: PricedAs) -> Served:
+    """What was served, as the record tells it."""
+    asked, behind, model, tier = priced.asked, priced.behind, call.model, priced.tier
+    if asked is None:
+        # From before the record said what was asked for. What it was priced as stands for that, and
+        # a name that is no snapshot of it is a deployment's, or belongs to another model.
+        asked = priced.model
+        if model is not None and not is_snapshot_of(model, (asked,)):
+            model = None
+    return Served(
+        priced_as=priced.provider,
+        asked=asked,
+        behind=behind,
+        model=model,
+        tier=None if priced.tier_asked else tier,
+        tier_asked=priced.tier_asked,
+        region=priced.region,
+        at=from_epoch_us(call.started_at_us),
+        payer=Payer(call.organization, call.team, call.project),
+        variants={_METERS[name]: make for name, make in priced.variants.items()},
+    )
 
 
-def _rate(
-    usage: Mapping[str, int | str], card: RateCard, priced: PricedAs
-) -> tuple[RatedLine, ...]:
-    counts: dict[Meter, Quantity] = {
+def _find_card(served: Served, book: Book) -> RateCard | None:
+    return find_card_served(served, find_card_asked(served, book), book)[0]
+
+
+def _counts(usage: Mapping[str, int | str]) -> dict[Meter, Quantity]:
+    return {
         _METERS[name]: count if isinstance(count, int) else Decimal(count)
         for name, count in usage.items()
     }
-    if not priced.variants:
-        return rate_usage(counts, card, tier=priced.tier, region=priced.region)
-    makes = {_METERS[name]: make for name, make in priced.variants.items()}
-    return rate_usage(counts, card, tier=priced.tier, region=priced.region, variants=makes)
 
 
 class _Origins:
@@ -249,11 +266,12 @@ class _Origins:
 
     def _is_proved(self, call: PostedCall, version: str, priced: PricedAs) -> bool:
         book = self._versions.find_book(version, priced.provider)
-        card = _find_card(book, call, priced)
-        if card is None:
-            return False
         try:
-            lines = _rate(call.first_usage, card, priced)
+            served = _served(call, priced)
+            card = _find_card(served, book)
+            if card is None:
+                return False
+            _, lines = rate_served(_counts(call.first_usage), served, card)
         except (UnpricedSku, KeyError, ValueError):
             return False
         sums = {_NAMES[line.meter]: (line.cost.pico, line.list_cost.pico) for line in lines}
@@ -268,6 +286,8 @@ def _agree(
     regions = {one.region for one in found} - {None}
     makes = {meter: make for one in found for meter, make in one.variants.items()}
     same = {(one.model, one.tier) for one in found}
+    if len({one.model for one in found}) > 1:
+        return Left("several_models", REASONS["several_models"])
     if len(same) > 1 or len(regions) > 1:
         return Left("not_derivable", f"the lines of {call.id} are of several tiers or regions")
     return first._replace(region=next(iter(regions), None), variants=makes)

@@ -4,7 +4,7 @@ Must never send a request whose usage nobody would count.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
@@ -267,7 +267,7 @@ class Router:
                 status=404,
             )
         return Surface(
-            provider=provider,
+            provider=None if provider is None else _priced(provider, match),
             path=rest if provider is None else match.path,
             format=match.endpoint.format,
             names=match.names,
@@ -295,5 +295,14 @@ def _find_on_openai_surface(provider: Provider, method: str, path: str) -> Match
 
 def _destination(provider: Provider, model: str, match: Match) -> Destination:
     return Destination(
-        provider=provider, model=model, path=match.path, format=match.endpoint.format
+        provider=_priced(provider, match),
+        model=model,
+        path=match.path,
+        format=match.endpoint.format,
     )
+
+
+def _priced(provider: Provider, match: Match) -> Provider:
+    """The provider with the prices of what is behind an address."""
+    priced_as = match.endpoint.priced_as.get(provider.priced_as, provider.priced_as)
+    return provider if priced_as == provider.priced_as else replace(provider, priced_as=priced_as)

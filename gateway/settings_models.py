@@ -235,14 +235,15 @@ class MeteringSettings(_Part):
         on_client_disconnect: What happens to the upstream call when the client leaves.
         missing_usage: What happens when a provider sends no usage.
         unpriced: What happens to a model without a price.
-        user_input_tokens: Whether to count the tokens of user-role text.
+        user_input_tokens: Whether to count the tokens of user-role text: ``true``, ``false``, or
+            the share of calls to count, between 0 and 1.
     """
 
     durability: Literal["commit", "async"] = "commit"
     on_client_disconnect: Literal["auto", "drain", "cancel"] = "auto"
     missing_usage: Literal["estimate", "fail"] = "estimate"
     unpriced: Literal["block", "allow"] = "block"
-    user_input_tokens: bool = True
+    user_input_tokens: bool | Annotated[float, Field(ge=0, le=1)] = True
 
 
 class ProviderSettings(_Part):

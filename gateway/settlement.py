@@ -1,55 +1,20 @@
 """From what was seen of an answer to a settled record: usage, rated lines, cost. Pure.
 
-Must never book an unknown as zero, and never price what was served as what was asked.
+Must never book an unknown as zero. ``pricing.served`` says which prices apply.
 """
 
-import re
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from gateway.ledger.record import CostStatus
-from pricing.agreements import Payer
 from pricing.book import Book
-from pricing.meters import Meter
 from pricing.money import Money
-from pricing.rates import NO_VARIANTS, RateCard
-from pricing.rating import RatedLine, UnpricedSku, rate_usage, total_cost, total_list_cost
+from pricing.rates import RateCard
+from pricing.rating import RatedLine, UnpricedSku, total_cost, total_list_cost
+from pricing.served import Served, find_card_served, name_unpriced, rate_served
 from pricing.sku import STANDARD_TIER
 from pricing.usage import Basis, Usage
-
-# A dated or numbered snapshot: gpt-5-2026-12-01, gemini-2.5-pro-002. A word would be another model.
-_SNAPSHOT: Final = re.compile(r"-[0-9][0-9-]*")
-
-
-class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """What the provider says it served, beside what was asked.
-
-    Attributes:
-        priced_as: Catalog provider.
-        asked: Model asked for, under the provider's own name.
-        behind: Model behind that name, where it is a deployment; ``None`` where they are one.
-        model: Model served; ``None`` when the provider does not say.
-        tier: Tier served; ``None`` when the provider does not say.
-        tier_asked: Tier asked for; ``None`` when left to the provider.
-        region: Region class served; ``None`` where it does not change the price.
-        at: When the call began, which decides the price.
-        payer: Who pays, which decides what was agreed.
-        variants: In which make a meter was sold, as far as it is known.
-    """
-
-    priced_as: str
-    asked: str
-    behind: str | None = None
-    model: str | None
-    tier: str | None
-    tier_asked: str | None = None
-    region: str | None
-    at: datetime
-    payer: Payer | None = None
-    variants: Mapping[Meter, str] = NO_VARIANTS
 
 
 class Bill(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,9 +27,10 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
         version: Book version asked; ``None`` when nothing was to be priced.
         status: How final the cost is.
         flags: What was odd, in words.
-        served: What was priced; ``None`` when nothing was to be priced.
+        served: What was to be priced; ``None`` when nothing was.
         priced_model: Catalog model whose prices applied, or the name to look them up by when there
             are some; empty when nothing was to be priced.
+        tier: Tier it was priced at, or would have been; empty when nothing was to be priced.
     """
 
     lines: tuple[RatedLine, ...]
@@ -75,6 +41,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     served: Served | None = None
     priced_model: str = ""
+    tier: str = ""
 
 
 NO_BILL: Final = Bill(lines=(), cost=Money(0), list_cost=Money(0), version=None, status="final")
@@ -94,22 +61,20 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
     """
     if usage.basis is Basis.NONE:
         return NO_BILL
-    billed, flags = _card_served(served, card, book)
-    name = _name_unpriced(served) if billed is None else billed.model
+    billed, flags = find_card_served(served, card, book)
+    name = name_unpriced(served) if billed is None else billed.model
     if usage.basis is Basis.UNKNOWN:
         return _unknown(book, "unknown", (), served, name)
-    status: CostStatus = "final" if usage.basis is Basis.REPORTED else "estimated"
     if billed is None:
         return _unknown(book, "unpriced", flags, served, name)
     try:
-        if served.tier is None and served.tier_asked not in (None, STANDARD_TIER):
-            served, lines = _rate_dearer(usage, served, billed)
-            flags = (*flags, f"the tier served is not known: billed as {served.tier}")
-            status = "estimated"
-        else:
-            lines = _rate_at(usage, served, billed)
+        tier, lines = rate_served(usage.counts, served, billed)
     except UnpricedSku as gap:
         return _unknown(book, "unpriced", (*flags, str(gap)), served, name)
+    status: CostStatus = "final" if usage.basis is Basis.REPORTED else "estimated"
+    if served.tier is None and served.open_tier is not None:
+        flags = (*flags, f"the tier served is not known: billed as {tier}")
+        status = "estimated"
     cost = total_cost(lines, billed.currency)
     return Bill(
         lines=lines,
@@ -120,32 +85,8 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
         flags=flags,
         served=served,
         priced_model=name,
+        tier=tier,
     )
-
-
-def _rate_at(usage: Usage, served: Served, card: RateCard) -> tuple[RatedLine, ...]:
-    return rate_usage(
-        usage.counts,
-        card,
-        tier=served.tier or STANDARD_TIER,
-        region=served.region,
-        variants=served.variants,
-    )
-
-
-def _rate_dearer(
-    usage: Usage, served: Served, card: RateCard
-) -> tuple[Served, tuple[RatedLine, ...]]:
-    """Rate at the tier asked for or at the standard one, whichever costs more.
-
-    Asking for a tier does not make a provider serve it, and one that knows no tiers says nothing:
-    a client must not choose its own price.
-    """
-    options = [
-        msgspec.structs.replace(served, tier=tier) for tier in (served.tier_asked, STANDARD_TIER)
-    ]
-    rated = [(one, _rate_at(usage, one, card)) for one in options]
-    return max(rated, key=lambda pair: total_cost(pair[1], card.currency).pico)
 
 
 def _unknown(
@@ -160,43 +101,5 @@ def _unknown(
         flags=flags,
         served=served,
         priced_model=name,
-    )
-
-
-def _card_served(
-    served: Served, card: RateCard | None, book: Book
-) -> tuple[RateCard | None, tuple[str, ...]]:
-    """The prices of the model served, which need not be the one asked for."""
-    if served.model is None or served.model == served.asked:
-        return card, ()
-    other = book.find_card(served.priced_as, served.model, served.at, served.payer)
-    if other is not None:
-        return other, ()
-    if card is not None and is_snapshot_of(served.model, (served.asked, card.model)):
-        # A new snapshot of the alias that was asked for: the provider bills it as the alias.
-        return card, (f"snapshot {served.model} is not in the price book: priced as {card.model}",)
-    return None, (f"served model {served.model} has no price",)
-
-
-def _name_unpriced(served: Served) -> str:
-    """The name whose price would have applied."""
-    behind = served.behind or served.asked
-    if served.model in (None, served.asked):
-        return behind
-    return behind if is_snapshot_of(served.model, (served.asked, behind)) else served.model
-
-
-def is_snapshot_of(model: str, names: tuple[str, ...]) -> bool:
-    """Tell whether a model is a dated or numbered snapshot of another.
-
-    Args:
-        model: Its name.
-        names: Names of the other.
-
-    Returns:
-        Whether it has one of the names with a date or a number behind it.
-    """
-    return any(
-        model.startswith(name) and _SNAPSHOT.fullmatch(model, len(name)) is not None
-        for name in names
+        tier=served.tier or STANDARD_TIER,
     )

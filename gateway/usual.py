@@ -89,6 +89,32 @@ def history_query(
     )
 
 
+def find_team(directory: Directory, *, team: str | None, project: str | None) -> str | None:
+    """Find the team that calls of a team or a project belong to.
+
+    Args:
+        directory: Knows the team of a project.
+        team: Team id; ``None`` for that of the project.
+        project: Project id.
+
+    Returns:
+        Team id; ``None`` where neither is named.
+
+    Raises:
+        NotFound: There is no such team or project.
+        ValueError: The project is another team's.
+        StoreUnavailable: The database cannot be reached.
+    """
+    if team is not None:
+        directory.teams.load(team)
+    if project is None:
+        return team
+    owner = directory.projects.load(project).team
+    if team not in {None, owner}:
+        raise ValueError(f"project {project} is of team {owner}, not {team}")
+    return owner
+
+
 def ask_for(
     query: HistoryQuery, directory: Directory, *, team: str | None, project: str | None
 ) -> HistoryQuery:
@@ -104,17 +130,11 @@ def ask_for(
         The same question about their calls.
 
     Raises:
-        NotFound: There is no such team or project.
-        ValueError: The project is another team's.
-        StoreUnavailable: The database cannot be reached.
+        NotFound: As ``find_team``.
+        ValueError: As ``find_team``.
+        StoreUnavailable: As ``find_team``.
     """
-    if team is not None:
-        directory.teams.load(team)
-    if project is not None:
-        owner = directory.projects.load(project).team
-        if team not in {None, owner}:
-            raise ValueError(f"project {project} is of team {owner}, not {team}")
-        team = owner
+    team = find_team(directory, team=team, project=project)
     organization = None if team is None else directory.organization
     return replace(query, organization=organization, team=team, project=project)
 

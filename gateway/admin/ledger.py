@@ -66,6 +66,7 @@ class RecordOut(BaseModel):
     output_total: int | None
     basis: str
     user_input_tokens: int | None
+    input_parts: dict[str, int] | None
     currency: str
     cost: str | None
     list_cost: str | None

@@ -5,6 +5,7 @@ Must never compute a cost itself: ``gateway.estimating`` does, for the API too.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,13 +15,13 @@ from typing import Any, Final
 
 from gateway.clock import SystemClock
 from gateway.commands.books import read_book, read_shipped_book
-from gateway.commands.cards import AskedModel, add_provider_and_at, find_card, payer_in, shelves_of
-from gateway.commands.context import read_settings
+from gateway.commands.cards import AskedModel, add_provider_and_at, find_card, shelves_of
+from gateway.commands.context import config_path, read_settings
 from gateway.commands.estimate_check import add_check, check_run
 from gateway.commands.estimate_text import write_estimate, write_rated
 from gateway.commands.output import CommandFailed, write_json, write_note
 from gateway.commands.parsing import add_json, parse_count, parse_list, parse_pair, show_example
-from gateway.commands.usual_calls import add_whose, first_reason, load_usual
+from gateway.commands.usual_calls import add_whose, find_payer, first_reason, load_usual
 from gateway.counting import VocabularyMissing, count_tokens
 from gateway.estimate_public import (
     Choice,
@@ -48,7 +49,7 @@ from gateway.estimating import (
 )
 from gateway.recorded_run import CallRefused, Tools
 from gateway.settings import Settings
-from gateway.tokens import vocabulary_of
+from gateway.token_families import family_of
 from gateway.usual import NoHistory, Usual
 from pricing.book import Book
 from pricing.meters import Meter
@@ -60,6 +61,7 @@ _EXAMPLES: Final = """\
 taximeter estimate --model gpt-5 --input-tokens 1248 --max-output-tokens 500 --project rag
 taximeter estimate --model gpt-5 --messages prompt.json --compare claude-sonnet-4-5,gemini-2.5-pro
 taximeter estimate --model gpt-5 --usage input=224,cache_read=1024,output=210
+taximeter estimate --model gpt-5 --usage input=224,output=210 --team ads
 taximeter estimate --check run.jsonl --limit "1.50 USD" --baseline main.json --max-growth 10
 """
 
@@ -123,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     _refuse_wrong_use(args)
     clock = SystemClock()
     settings, book = _read_prices(args)
-    payer = payer_in(settings, args.team, args.project)
+    payer = find_payer(args, settings)
     find = partial(find_card, shelves_of(settings, book), book, payer=payer)
     now = clock.now()
     if args.check is not None:
@@ -148,7 +150,7 @@ _CALL_ONLY: Final = (
     *("max_output_tokens", "team", "project", "no_history", "compare", "tier", "region"),
 )
 _CHECK_ONLY: Final = ("limit", "baseline", "max_growth", "save", "worst")
-_PLAN_ONLY: Final = ("output_tokens", "max_output_tokens", "team", "project", "no_history")
+_PLAN_ONLY: Final = ("output_tokens", "max_output_tokens", "no_history")
 
 
 def _refuse_wrong_use(args: argparse.Namespace) -> None:
@@ -199,9 +201,17 @@ def _read_prices(args: argparse.Namespace) -> tuple[Settings, Book]:
     try:
         settings = read_settings(args)
     except CommandFailed as broken:
+        file = config_path(args)
+        if file is not None and not _is_readable(file):
+            # Somebody named it: prices of another installation are no answer.
+            raise
         write_note(f"note: these are the prices that came with taximeter: {first_reason(broken)}")
         return Settings(), read_shipped_book(args.price_version)
     return settings, read_book(settings, args.price_version)
+
+
+def _is_readable(file: Path) -> bool:
+    return os.access(file, os.R_OK) and not file.is_dir()
 
 
 def _find_for_run(
@@ -230,7 +240,8 @@ def _make_offer(args: argparse.Namespace, card: RateCard) -> Offer:
 def _count(messages: Messages, model: str) -> int:
     def count(texts: Sequence[str]) -> int:
         try:
-            return count_tokens(texts, vocabulary_of(model.rpartition("/")[2]))
+            family = family_of(model)
+            return family.scale(count_tokens(texts, family.vocabulary))
         except VocabularyMissing as missing:
             raise CallRefused(f"{missing}; count them elsewhere and give input_tokens") from missing
 

@@ -2,9 +2,10 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from gateway.clock import SystemClock, epoch_us
+from gateway.clock import SystemClock, epoch_us, to_rfc3339
 from gateway.commands.catch_up import catch_up
 from gateway.commands.context import actor_name, read_settings
 from gateway.commands.database import opened_database
@@ -26,7 +27,9 @@ from pricing.shelf import NoSuchVersion
 
 _FILTERS: Final = ("organization", "team", "project", "key", "user", "provider", "model")
 _NUMBERS: Final = ("RECORDS", "CHANGED", "LEFT", "BEFORE", "AFTER", "DIFFERENCE", "PERCENT")
+_PREVIEW_SPAN: Final = timedelta(days=30)
 _EXAMPLE: Final = """\
+taximeter rerate --dry-run
 taximeter rerate --from 2026-11-01 --to 2026-12-01 --price-version 2026-11-23.1 --dry-run
 taximeter rerate --from 2026-11-01 --to 2026-12-01 --as-of 2026-12-05 --team ads --why "late list"
 """
@@ -40,20 +43,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.epilog = show_example(_EXAMPLE)
     parser.add_argument(
-        "--from", dest="start", type=parse_instant, metavar="T", required=True, help="first instant"
+        "--from",
+        dest="start",
+        type=parse_instant,
+        metavar="T",
+        help="first instant (in a dry run 30 days before the end)",
     )
     parser.add_argument(
         "--to",
         dest="end",
         type=parse_instant,
         metavar="T",
-        required=True,
-        help="first instant after",
+        help="first instant after (in a dry run now)",
     )
-    which = parser.add_mutually_exclusive_group(required=True)
+    which = parser.add_mutually_exclusive_group()
     which.add_argument("--price-version", metavar="V", help="with the prices of this version")
     which.add_argument(
-        "--as-of", type=parse_instant, metavar="T", help="with the prices as they were known then"
+        "--as-of",
+        type=parse_instant,
+        metavar="T",
+        help="with the prices as they were known then (in a dry run now)",
     )
     for name in _FILTERS:
         parser.add_argument(f"--{name}", help=f"calls of this {name} only")
@@ -82,11 +91,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         CommandFailed: The version, the span of time or the reason is missing or makes no sense.
     """
-    if not args.dry_run and not (args.why or "").strip():
-        raise CommandFailed(
-            "say --why: it stands in every correction; or look first with --dry-run", exit_code=2
-        )
-    settings, clock = read_settings(args), SystemClock()
+    clock = SystemClock()
+    # The next whole second: what was recorded until now is known by then.
+    now = clock.now().replace(microsecond=0) + timedelta(seconds=1)
+    if args.dry_run:
+        _fill_in(args, now)
+    else:
+        _refuse_gaps(args, now)
+    settings = read_settings(args)
     with opened_database(settings) as engine:
         store = PriceStore(engine, clock)
         versions = GatewayVersions(settings, store)
@@ -107,6 +119,39 @@ def run(args: argparse.Namespace) -> int:
     else:
         _write(shown)
     return 0
+
+
+def _fill_in(args: argparse.Namespace, now: datetime) -> None:
+    """A look changes nothing, so what is left out is the last 30 days and what is known now."""
+    if args.price_version is None and args.as_of is None:
+        args.as_of = now
+    args.end = args.end or now
+    args.start = args.start or args.end - _PREVIEW_SPAN
+
+
+def _refuse_gaps(args: argparse.Namespace, now: datetime) -> None:
+    """Corrections stay, so nothing about them is taken for granted."""
+    is_open = args.price_version is None and args.as_of is None
+    needed = {
+        "--from": args.start is None,
+        "--to": args.end is None,
+        "--price-version or --as-of": is_open,
+    }
+    missing = [name for name, is_missing in needed.items() if is_missing]
+    if missing:
+        today = f"{now:%Y-%m-%d}"
+        raise CommandFailed(
+            f"say {', '.join(missing)}: corrections stay. A whole command is\n"
+            f"  taximeter rerate --from {now - _PREVIEW_SPAN:%Y-%m-%d} --to {today} "
+            f'--as-of {_short(to_rfc3339(epoch_us(now)))} --why "late list"\n'
+            "or look first with\n"
+            "  taximeter rerate --dry-run",
+            exit_code=2,
+        )
+    if not (args.why or "").strip():
+        raise CommandFailed(
+            "say --why: it stands in every correction; or look first with --dry-run", exit_code=2
+        )
 
 
 def _read_request(
@@ -133,7 +178,8 @@ def _read_request(
 
 def _write(shown: Mapping[str, Any]) -> None:
     what = "would be re-rated" if shown["dry_run"] else "re-rated"
-    write_line(f"{what} with price book {shown['price_version']}")
+    span = f"calls from {_short(shown['from'])} to {_short(shown['to'])}"
+    write_line(f"{what} with price book {shown['price_version']}: {span}")
     rows: Sequence[Mapping[str, Any]] = shown["teams"]
     if not rows:
         write_line("there is no call in this span of time")
@@ -158,6 +204,10 @@ def _write(shown: Mapping[str, Any]) -> None:
         right=_NUMBERS,
     )
     _write_notes(shown)
+
+
+def _short(instant: str) -> str:
+    return instant.replace(".000000Z", "Z")
 
 
 def _write_notes(shown: Mapping[str, Any]) -> None:

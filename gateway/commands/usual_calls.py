@@ -4,14 +4,19 @@ Must never make a database, change one, or ship the journal: an estimate has no 
 """
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from gateway.clock import Clock
+from gateway.commands.cards import payer_in
 from gateway.commands.context import read_settings
 from gateway.commands.database import directory_answers, opened_for_reading
 from gateway.commands.output import CommandFailed
 from gateway.directory import Directory
 from gateway.ledger.queries import Queries
-from gateway.usual import NoHistory, Usual, ask_for, find_usual, history_query
+from gateway.settings import Settings
+from gateway.usual import NoHistory, Usual, ask_for, find_team, find_usual, history_query
+from pricing.agreements import Payer
 from pricing.book import ModelEntry
 
 
@@ -21,11 +26,36 @@ def add_whose(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: That of something that estimates.
     """
-    parser.add_argument("--project", help="whose calls tell what is usual (everybody's)")
+    parser.add_argument(
+        "--project", help="at its prices, and what is usual of its calls (of everybody's)"
+    )
     parser.add_argument("--team", help="likewise; a project's own team follows from it")
     parser.add_argument(
         "--no-history", action="store_true", help="do not look into the ledger for what is usual"
     )
+
+
+def find_payer(args: argparse.Namespace, settings: Settings) -> Payer:
+    """Find whose negotiated prices an estimate has.
+
+    Args:
+        args: With ``config``, ``team``, ``project`` and ``no_history``.
+        settings: For the organisation; with ``--no-history`` for the team of a project too.
+
+    Returns:
+        The payer.
+
+    Raises:
+        CommandFailed: A team or project was named, and it or the ledger that knows it is not there.
+    """
+    if args.no_history or (args.team is None and args.project is None):
+        return payer_in(settings, args.team, args.project)
+    # What the settings are broken by would be told here too: nobody is priced as somebody else.
+    known = read_settings(args)
+    with opened_for_reading(known) as engine, _answers(args):
+        directory = Directory(engine, known)
+        team = find_team(directory, team=args.team, project=args.project)
+        return Payer(directory.organization, team, args.project)
 
 
 def load_usual(
@@ -71,11 +101,17 @@ def _ask_ledger(args: argparse.Namespace, entry: ModelEntry, clock: Clock) -> Us
     settings = read_settings(args)
     priced_as = {name: given.priced_as for name, given in settings.providers.items()}
     query = history_query(entry, entry.provider, priced_as, clock.now())
-    with opened_for_reading(settings) as engine, directory_answers(args):
-        try:
-            query = ask_for(
-                query, Directory(engine, settings), team=args.team, project=args.project
-            )
-        except ValueError as contradiction:
-            raise CommandFailed(str(contradiction), exit_code=2) from contradiction
+    with opened_for_reading(settings) as engine:
+        with _answers(args):
+            directory = Directory(engine, settings)
+            query = ask_for(query, directory, team=args.team, project=args.project)
         return find_usual(Queries(engine).history, query)
+
+
+@contextmanager
+def _answers(args: argparse.Namespace) -> Iterator[None]:
+    try:
+        with directory_answers(args):
+            yield
+    except ValueError as contradiction:
+        raise CommandFailed(str(contradiction), exit_code=2) from contradiction

@@ -34,6 +34,11 @@ class PricedAs(NamedTuple):
         tier: Service tier.
         region: Region class; ``None`` where it does not change the price.
         variants: Makes by the name of the meter.
+        asked: Model asked for, under the provider's own name; ``None`` where the record is from
+            before it was said. Then ``model`` alone tells.
+        behind: Model behind that name; ``None`` where it is no deployment.
+        tier_asked: Tier that may have been served beside the standard one; ``None`` where ``tier``
+            was served.
     """
 
     provider: str
@@ -41,6 +46,9 @@ class PricedAs(NamedTuple):
     tier: str
     region: str | None
     variants: Mapping[str, str]
+    asked: str | None = None
+    behind: str | None = None
+    tier_asked: str | None = None
 
 
 class PostedCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +136,9 @@ _CALL: Final = (
     records.c.tier,
     records.c.region,
     records.c.variants,
+    records.c.model_asked,
+    records.c.model_behind,
+    records.c.tier_asked,
 )
 _Ids = Select[tuple[str]] | Sequence[str]
 _NO_MAKES: Final[Mapping[str, str]] = {}
@@ -192,7 +203,9 @@ def read_calls(
             first_usage=row[9],
             priced=None
             if row[14] is None or row[16] is None
-            else PricedAs(row[14], row[15], row[16], row[17], row[18] or _NO_MAKES),
+            else PricedAs(
+                row[14], row[15], row[16], row[17], row[18] or _NO_MAKES, row[19], row[20], row[21]
+            ),
             before_pico=row[11],
         )
         later = corrections.get(id_)
@@ -305,6 +318,9 @@ def _priced_as(record: LedgerRecord) -> PricedAs | None:
         record.tier or "",
         record.region or None,
         record.variants or _NO_MAKES,
+        record.model_asked or None,
+        record.model_behind or None,
+        record.tier_asked or None,
     )
 
 
@@ -373,12 +389,15 @@ def _load_corrections(
         one.tier,
         one.region,
         one.variants,
+        one.model_asked,
+        one.model_behind,
+        one.tier_asked,
     ).where(one.corrects.in_(ids))
     rows = connection.execute(query).all()
     sums = _load_sums(connection, [row[1] for row in rows]) if rows else {}
     found: dict[str, list[_Posting]] = {}
     for corrects, id_, basis, usage, input_total, cost, listed, flags, *priced in rows:
-        provider, model, tier, region, makes = priced
+        provider, model, tier, region, makes, *asked = priced
         posting = _Posting(
             id_,
             basis,
@@ -388,7 +407,9 @@ def _load_corrections(
             listed,
             flag in flags,
             sums.get(id_, {}),
-            None if tier is None else PricedAs(provider, model, tier, region, makes or _NO_MAKES),
+            None
+            if tier is None
+            else PricedAs(provider, model, tier, region, makes or _NO_MAKES, *asked),
         )
         found.setdefault(corrects, []).append(posting)
     return found

@@ -37,3 +37,7 @@ class JournalInUse(StoreUnavailable):
 
 class LedgerConflict(RuntimeError):
     """A journal and the ledger contradict each other about a sequence number."""
+
+
+class CorrectionOfCorrection(LedgerConflict):
+    """A correction names a correction: what a call costs is its record and corrections of that."""

@@ -39,6 +39,7 @@ COLUMNS: Final = (
     "output_total",
     "basis",
     "user_input_tokens",
+    "input_parts",
     "currency",
     "cost",
     "list_cost",
@@ -51,7 +52,7 @@ COLUMNS: Final = (
 )
 _INT_COLUMNS: Final = frozenset({"http_status", "input_total", "output_total", "user_input_tokens"})
 _BOOL_COLUMNS: Final = frozenset({"stream"})
-_NESTED_COLUMNS: Final = frozenset({"tags", "usage", "lines", "flags"})
+_NESTED_COLUMNS: Final = frozenset({"tags", "usage", "lines", "flags", "input_parts"})
 _ROW_GROUP_ROWS: Final = 10_000
 
 # Optional and heavy, so no dependency: loaded where it is installed.

@@ -80,12 +80,19 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
         flags: What was odd, in words; empty when all is well.
         ceiling_pico: What was held for the call; counts as spent while ``cost_pico`` is ``None``.
         ceiling_tokens: Tokens held for the call, likewise.
+        input_parts: Tokens of the prompt by who said them, counted here, and how many images and
+            retries there were; unset when not counted.
         priced_as: Catalog provider whose prices were asked. Like the next four it is unset where
             that is not known: entries of versions that did not write it, and refusals.
         priced_model: Catalog model whose prices applied, or would have.
         tier: Service tier it was priced at.
         region: Region class likewise; unset where the region does not change the price.
         variants: Makes it was priced in, by meter; unset where no meter was sold in one.
+        model_asked: Model asked for, under the provider's own name; unset in entries of versions
+            that did not write it, refusals and corrections. Likewise the next two.
+        model_behind: Model behind that name; unset where it is no deployment.
+        tier_asked: Tier that may have been served beside the standard one; unset where the tier
+            was told or could be no other.
     """
 
     id: str
@@ -124,11 +131,15 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
     ceiling_tokens: int | None = None
     # What is unset is not encoded, so entries from before these fields keep their hash. Guarded by
     # tests/ledger/test_priced_fields.py.
+    input_parts: dict[str, int] | UnsetType = UNSET
     priced_as: str | UnsetType = UNSET
     priced_model: str | UnsetType = UNSET
     tier: str | UnsetType = UNSET
     region: str | UnsetType = UNSET
     variants: dict[str, str] | UnsetType = UNSET
+    model_asked: str | UnsetType = UNSET
+    model_behind: str | UnsetType = UNSET
+    tier_asked: str | UnsetType = UNSET
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="intent"):
@@ -165,6 +176,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     bound_variants: dict[str, str] = {}
     priced_as: str = ""
     priced_model: str = ""
+    model_asked: str = ""
+    model_behind: str = ""
 
 
 Entry = Intent | LedgerRecord
@@ -192,6 +205,7 @@ _PUBLIC_ORDER: Final = (
     "output_total",
     "basis",
     "user_input_tokens",
+    "input_parts",
     "currency",
     "cost",
     "list_cost",
@@ -223,6 +237,7 @@ def to_public(record: LedgerRecord) -> dict[str, Any]:
         "provider_cost": _text_or_none(record.provider_cost_pico),
         "lines": [line_to_public(line) for line in record.lines],
         "flags": list(record.flags),
+        "input_parts": None if record.input_parts is UNSET else record.input_parts,
     }
     return {name: shown[name] for name in _PUBLIC_ORDER}
 

@@ -164,7 +164,7 @@ def end_aborted(
         api=intent.api,
         provider=intent.provider,
         model_requested=intent.model_requested,
-        model=_bare(intent),
+        model=_asked(intent),
         organization=intent.organization,
         team=intent.team,
         project=intent.project,
@@ -185,10 +185,12 @@ def end_aborted(
         ceiling_pico=intent.ceiling_pico,
         ceiling_tokens=intent.ceiling_tokens,
         priced_as=intent.priced_as or UNSET,
-        priced_model=(intent.priced_model or _bare(intent)) if intent.priced_as else UNSET,
+        priced_model=_priced_model(intent) if intent.priced_as else UNSET,
         tier=intent.bound_tier or UNSET,
         region=intent.bound_region or UNSET,
         variants=intent.bound_variants or UNSET,
+        model_asked=intent.model_asked or UNSET,
+        model_behind=intent.model_behind or UNSET,
     )
 
 
@@ -233,7 +235,7 @@ def rate_bound(intent: Intent, find_book: FindBook = find_shipped_book) -> tuple
     try:
         card = find_book(intent.price_version, intent.priced_as).find_card(
             intent.priced_as,
-            intent.priced_model or _bare(intent),
+            _priced_model(intent),
             from_epoch_us(intent.started_at_us),
             Payer(intent.organization, intent.team, intent.project),
         )
@@ -252,8 +254,13 @@ def rate_bound(intent: Intent, find_book: FindBook = find_shipped_book) -> tuple
     return to_ledger_lines(lines)
 
 
-def _bare(intent: Intent) -> str:
-    return intent.model_requested.removeprefix(f"{intent.provider}/")
+def _asked(intent: Intent) -> str:
+    # Intents from before ``model_asked`` say what the client wrote, with the provider or without.
+    return intent.model_asked or intent.model_requested.removeprefix(f"{intent.provider}/")
+
+
+def _priced_model(intent: Intent) -> str:
+    return intent.priced_model or intent.model_behind or _asked(intent)
 
 
 def _sum_tokens(usage: Mapping[str, int | str], meters: frozenset[Meter]) -> int:

@@ -15,11 +15,15 @@ from pricing.meters import Meter
 
 _LIST_FIELDS: Final = ("tags", "usage", "flags", "lines")
 # Null in the tables where they are unset in the record.
-_PRICED_TEXTS: Final = ("priced_as", "priced_model", "tier", "region")
+_PRICED_TEXTS: Final = (
+    *("priced_as", "priced_model", "tier", "region"),
+    *("model_asked", "model_behind", "tier_asked"),
+)
+_MAPS: Final = ("variants", "input_parts")
 _PLAIN_FIELDS: Final = tuple(
     name
     for name in LedgerRecord.__struct_fields__
-    if name not in (*_LIST_FIELDS, *_PRICED_TEXTS, "variants")
+    if name not in (*_LIST_FIELDS, *_PRICED_TEXTS, *_MAPS)
 )
 _RANK: Final[Mapping[str, int]] = {meter.value: rank for rank, meter in enumerate(Meter)}
 _INT64_MAX: Final = 2**63 - 1
@@ -57,7 +61,9 @@ def to_row(record: LedgerRecord) -> dict[str, Any]:
     for name in _PRICED_TEXTS:
         value = getattr(record, name)
         row[name] = None if value is UNSET else value
-    row["variants"] = None if record.variants is UNSET else record.variants
+    for name in _MAPS:
+        value = getattr(record, name)
+        row[name] = None if value is UNSET else value
     return row
 
 
@@ -131,8 +137,7 @@ def from_row(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Ledg
     """
     values = {name: row[name] for name in _PLAIN_FIELDS}
     values |= {name: row[name] for name in _PRICED_TEXTS if row[name] is not None}
-    if row["variants"] is not None:
-        values["variants"] = dict(sorted(row["variants"].items()))
+    values |= {name: dict(sorted(row[name].items())) for name in _MAPS if row[name] is not None}
     usage = row["usage"]
     return LedgerRecord(
         **values,

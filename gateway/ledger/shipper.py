@@ -14,7 +14,12 @@ from typing import Final, Protocol
 import msgspec
 
 from gateway.clock import Clock
-from gateway.ledger.errors import LedgerConflict, ShippedTo, StoreUnavailable
+from gateway.ledger.errors import (
+    CorrectionOfCorrection,
+    LedgerConflict,
+    ShippedTo,
+    StoreUnavailable,
+)
 from gateway.ledger.journal import Extent, Journal, Position
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.segments import INTENT_START, Frame, Gap, decode_record, read_frames, set_aside
@@ -59,6 +64,7 @@ class LedgerSink(Protocol):
         Raises:
             StoreUnavailable: The ledger cannot be reached.
             LedgerConflict: A new record has a number the ledger has already from this journal.
+            CorrectionOfCorrection: A record corrects one that is a correction.
         """
         ...
 
@@ -182,10 +188,14 @@ class Shipper:
         Raises:
             StoreUnavailable: The ledger cannot be reached.
             OSError: The journal cannot be read or synced.
-            LedgerConflict: The ledger refuses the journal's numbers even under a new name.
+            LedgerConflict: The ledger refuses the journal's numbers even under a new name, or a
+                correction of a correction in it.
         """
         try:
             self._ship_all()
+        except CorrectionOfCorrection:
+            # Another name for the journal would not help.
+            raise
         except LedgerConflict:
             if self._is_renamed:
                 raise

@@ -16,11 +16,13 @@ from sqlalchemy import (
     Connection,
     Engine,
     Table,
+    and_,
     create_engine,
     event,
     insert,
     inspect,
     make_url,
+    or_,
     select,
     text,
     update,
@@ -36,7 +38,12 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.ledger.chain import START, ChainHead, chain_hash
-from gateway.ledger.errors import LedgerConflict, ShippedTo, StoreUnavailable
+from gateway.ledger.errors import (
+    CorrectionOfCorrection,
+    LedgerConflict,
+    ShippedTo,
+    StoreUnavailable,
+)
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.rows import storable, to_line_rows, to_row
 from gateway.tables import record_lines, records, shipped
@@ -44,7 +51,7 @@ from gateway.tables import record_lines, records, shipped
 # The newest revision in gateway/ledger/migrations; compared with the database at every start
 # without importing Alembic, which takes longer than the comparison. tests/ledger/test_store.py
 # checks that it is the newest.
-SCHEMA_REVISION: Final = "0005"
+SCHEMA_REVISION: Final = "0009"
 
 _URL_FORMS: Final = "sqlite:///file.db or postgresql://user:password@host:port/database"
 _BUSY_S_MAX: Final = 10
@@ -177,6 +184,7 @@ class LedgerStore:
             StoreUnavailable: The database cannot be reached; nothing was written.
             LedgerConflict: A new record has a ``seq`` that the ledger has already seen from this
                 journal, so the journal has lost its end; nothing was written.
+            CorrectionOfCorrection: A record corrects one that is a correction; nothing was written.
         """
         with store_errors():
             try:
@@ -198,6 +206,7 @@ class LedgerStore:
 
         Raises:
             StoreUnavailable: The database cannot be reached; nothing was written.
+            CorrectionOfCorrection: A record corrects one that is a correction; nothing was written.
         """
         of_writer = shipped.c.writer == writer
         with store_errors(), self._engine.begin() as connection:
@@ -208,6 +217,7 @@ class LedgerStore:
             found = connection.execute(position).one()
             head = ChainHead(seq=found.seq, hash=found.hash)
             made = make(connection)
+            _refuse_chained(connection, made)
             numbered = [
                 msgspec.structs.replace(record, seq=seq)
                 for seq, record in enumerate(made, start=head.seq + 1)
@@ -225,7 +235,9 @@ class LedgerStore:
         with self._engine.begin() as connection:
             found = connection.execute(position).one_or_none()
             head = START if found is None else ChainHead(seq=found.seq, hash=found.hash)
-            rows, lines, head = _chain_rows(writer, head, _drop_known(connection, entries))
+            new = _drop_known(connection, entries)
+            _refuse_chained(connection, new)
+            rows, lines, head = _chain_rows(writer, head, new)
             self._insert_records.run(connection, rows)
             self._insert_lines.run(connection, lines)
             values = {
@@ -273,6 +285,29 @@ def _drop_known(connection: Connection, entries: Sequence[LedgerRecord]) -> Sequ
         connection.execute(select(records.c.id).where(records.c.id.in_(list(by_id)))).scalars()
     )
     return [entry for entry in by_id.values() if entry.id not in known]
+
+
+def _refuse_chained(connection: Connection, entries: Sequence[LedgerRecord]) -> None:
+    """Refuse a correction of a correction, whichever of the two comes first.
+
+    A sum would count it and the call it belongs to would not.
+    """
+    links = {entry.id: entry.corrects for entry in entries if entry.corrects is not None}
+    if not links:
+        return
+    one = records.c
+    is_link = or_(
+        and_(one.id.in_(list(links.values())), one.corrects.is_not(None)),
+        one.corrects.in_(list(links)),
+    )
+    query = select(one.id, one.corrects).where(is_link)
+    links |= {row.id: row.corrects for row in connection.execute(query)}
+    for id_, corrects in links.items():
+        if corrects in links:
+            raise CorrectionOfCorrection(
+                f"record {id_} corrects {corrects}, which is a correction itself: "
+                "what is corrected is a call"
+            )
 
 
 def _chain_rows(

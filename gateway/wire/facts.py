@@ -61,8 +61,11 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         variants: In which make a meter is sold, where the request says so.
         region: Region class asked for; ``None`` where the provider's own holds.
         is_free: The call itself costs nothing, whatever it answers: a list, a count, a file.
-        rounds: How often the model may read a prompt for one answer: once, and once more for each
-            tool that the provider runs; ``None`` when nothing bounds what the call comes to.
+        further_models: Other models that may serve it or be asked for it; the key must be allowed
+            all of them.
+        rounds: Most times a model reads a whole prompt for one answer; ``None`` where nothing
+            bounds what the call comes to, as other models join in or rounds have no limit.
+        named: The provider's own id of what the address names, such as a batch.
     """
 
     model: str
@@ -78,7 +81,9 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     variants: Mapping[Meter, str] = NO_VARIANTS
     region: str | None = None
     is_free: bool = False
+    further_models: tuple[str, ...] = ()
     rounds: int | None = 1
+    named: str | None = None
 
     def reach(
         self, tiers: frozenset[str], region: str | None, maxima: tuple[int | None, int | None]
@@ -95,13 +100,12 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         """
         model_input_max, model_output_max = maxima
         # What the body bounds is never lowered to a published limit: lists lag behind providers.
-        rounds = self.rounds or 1
         inputs = self.input_tokens_max
-        if inputs is None and model_input_max is not None:
-            inputs = model_input_max * rounds
+        if inputs is None and model_input_max is not None and self.rounds is not None:
+            inputs = model_input_max * self.rounds
         output = self.output_tokens_max
         if output is None and model_output_max is not None:
-            output = model_output_max * self.choices * rounds
+            output = model_output_max * self.choices * (self.rounds or 1)
         return Reach(
             input_tokens_max=inputs,
             output_tokens_max=None if output is None else output + self.extra_output_max,
@@ -145,13 +149,17 @@ class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
         model: Under the provider's own name.
         usage: Disjoint counts.
         tier: Service tier in catalog words; ``None`` for that of the answer.
-        variants: In which make a meter was sold.
+        region: Region class, as ``Answer.region``; ``None`` for that of the answer.
+        variants: In which make a meter was sold; empty for those of the answer.
+        prompt_tokens: As ``Answer.prompt_tokens``.
     """
 
     model: str
     usage: Usage
     tier: str | None = None
+    region: str | None = None
     variants: Mapping[Meter, str] = NO_VARIANTS
+    prompt_tokens: int | None = None
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -175,10 +183,14 @@ class Answer(msgspec.Struct, kw_only=True):
         region: Region class the provider says it served from; empty for one that does not change
             the price, ``None`` when it does not say.
         variants: In which make a meter was sold, where the answer says more than the request.
+        prompt_tokens: Largest prompt of the calls whose sum the usage is; ``None`` where it is that
+            of one call.
         request_id: The provider's own id of the answer.
         text: Visible output, kept for counting if usage never comes; its beginning, bounded.
         usage_chars: Size of the visible output when usage was last reported.
         text_chars: Characters of all visible output, kept or not.
+        hides_output: Whether some output was billed and not shown; ``None`` where only the model's
+            name tells whether it may have been.
         is_finished: Every token of the answer has been produced; only usage may follow.
         is_complete: The format's own end was seen.
         is_error: The provider reported an error inside a successful response.
@@ -197,10 +209,12 @@ class Answer(msgspec.Struct, kw_only=True):
     tier: str | None = None
     region: str | None = None
     variants: Mapping[Meter, str] = NO_VARIANTS
+    prompt_tokens: int | None = None
     request_id: str | None = None
     text: list[str] = []
     usage_chars: int = 0
     text_chars: int = 0
+    hides_output: bool | None = None
     is_finished: bool = False
     is_complete: bool = False
     is_error: bool = False

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import openai_chat, openai_responses
+from gateway.wire import anthropic_messages, openai_chat, openai_responses
+from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.openai_dialect import OpenAIDialect
@@ -19,6 +20,7 @@ ENDPOINTS: Final = EndpointTable(
     [
         *openai_chat.ENDPOINTS,
         *openai_responses.ENDPOINTS,
+        *anthropic_messages.ENDPOINTS,
     ]
 )
 
@@ -27,7 +29,7 @@ ENDPOINTS: Final = EndpointTable(
 OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType({"openai": "", "vllm": "", "demo": ""})
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"anthropic": AnthropicDialect()})
 OPENAI_DIALECT: Final = OpenAIDialect()
 
 # The header a kind takes its key in; a bearer token where nothing stands here.

@@ -130,7 +130,7 @@ def test_what_cannot_be_estimated_is_told(shell, more, code, says):
     [
         ("", "give --input-tokens, --messages or --usage"),
         ("--usage input=1 --output-tokens 2", "--output-tokens does not go with --usage"),
-        ("--usage input=1 --project rag", "--project does not go with --usage"),
+        ("--usage input=1 --no-history", "--no-history does not go with --usage"),
         ("--usage input=1 --input-tokens 1", "not allowed with argument"),
         ("--messages nowhere.json", "cannot read nowhere.json: No such file"),
         ("--messages bad.json", "bad.json is not JSON"),
@@ -155,6 +155,57 @@ def test_a_named_project_needs_the_ledger(shell):
 
     assert answer.code == 1
     assert "there is no ledger at data/taximeter.db yet" in answer.err
+
+
+AGREED = ("prices", "override", "ads", "--team", "ads", "--percent", "-20")
+USAGE = ("estimate", "--model", "openai/gpt-5", "--usage", "input=1_000")
+
+
+@pytest.mark.parametrize(
+    ("whose", "cost"),
+    [
+        ((), "0.00125"),
+        (("--team", "search"), "0.00125"),
+        (("--team", "ads"), "0.001"),
+        (("--project", "banner"), "0.001"),
+        (("--project", "made-later"), "0.001"),
+        (("--team", "ads", "--compare", "gpt-4o"), "0.001"),
+    ],
+    ids=str,
+)
+def test_usage_is_rated_at_the_prices_agreed_for_whose_it_is(shell, whose, cost):
+    """A team's, or a project's team's, also that of a project which no file names."""
+    (shell.folder / "taximeter.yaml").write_text(TEAMS)
+    post(shell, spoken())
+    assert 0 == shell.run("projects", "create", "made-later", "--team", "ads").code
+    assert 0 == shell.run(*AGREED, "--why", "contract 7").code
+    shown = json.loads(shell.run(*USAGE, *whose, "--json").out)
+
+    assert cost == shown["cost"]
+    if "--compare" in whose:
+        assert ["0.001", "0.002"] == [row["cost"] for row in shown["comparison"]["models"]]
+
+
+@pytest.mark.parametrize(
+    ("whose", "code", "says"),
+    [
+        (("--team", "nope"), 1, "there is no team nope"),
+        (("--project", "nope"), 1, "there is no project nope"),
+        (("--team", "ads", "--project", "rag"), 2, "project rag is of team search, not ads"),
+    ],
+    ids=str,
+)
+def test_usage_of_nobody_is_not_rated(shell, whose, code, says):
+    """A name with a mistake in it would have list prices."""
+    (shell.folder / "taximeter.yaml").write_text(TEAMS)
+    missing = shell.run(*USAGE, *whose)
+    post(shell, spoken())
+    answer = shell.run(*USAGE, *whose)
+
+    assert (1, "") == (missing.code, missing.out)
+    assert "there is no ledger at data/taximeter.db yet" in missing.err
+    assert (code, "") == (answer.code, answer.out)
+    assert says in answer.err
 
 
 @pytest.mark.parametrize("shape", ["list", "body"])
@@ -279,6 +330,17 @@ def test_settings_that_cannot_be_used_cost_only_the_history(shell):
     assert ask(shell)["no_history"].startswith("the ledger was not read: the settings cannot be")
     assert "note: these are the prices that came with taximeter: " in shell.run(*CALL).err
     assert (shell.run(*CALL, "--project", "rag").code, shell.run("keys", "list").code) == (2, 2)
+
+
+@pytest.mark.parametrize("command", [USAGE, CALL, ("estimate", "--check", "run.jsonl")])
+def test_settings_that_are_named_have_to_be_there(shell, command):
+    """Prices of another installation are no answer."""
+    (shell.folder / "run.jsonl").write_text('{"model": "demo-chat", "usage": {"input": 1}}')
+    for name, why in (("nope.yaml", "No such file"), (".", "Is a directory")):
+        answer = shell.run(*command, "--config", name)
+        assert (2, "") == (answer.code, answer.out)
+        assert "the settings cannot be used:\n" in answer.err
+        assert f"cannot be read: {why}" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """``taximeter rerate``: the table, the run, and everything it refuses."""
 
 import json
-from datetime import timedelta
+import shlex
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
-from gateway.clock import from_epoch_us
+from gateway.clock import SystemClock, from_epoch_us
 from gateway.ledger.errors import ShippedTo
 from gateway.ledger.migrate import upgrade
 from gateway.ledger.store import LedgerStore, open_engine
@@ -51,7 +52,8 @@ def test_a_dry_run_shows_the_difference(shell):
 
     assert 0 == answer.code
     assert [
-        f"would be re-rated with price book {shell.version}",
+        f"would be re-rated with price book {shell.version}: "
+        "calls from 2026-11-23T00:00:00Z to 2026-11-24T00:00:00Z",
         "TEAM    RECORDS  CHANGED  LEFT  BEFORE   AFTER  DIFFERENCE  PERCENT  CURRENCY",
         "ads           1        0     0  0.0025  0.0025           0    0.00%  USD",
         "search        1        1     0  0.0025   0.002     -0.0005  -20.00%  USD",
@@ -93,7 +95,10 @@ def test_the_version_known_on_a_day_can_be_asked_for(shell):
     [
         ((*SPAN, "--price-version", "2026-11-23.1"), "say --why"),
         ((*SPAN, "--price-version", "nope", "--dry-run"), "no price book version nope"),
-        ((*SPAN, "--dry-run"), "--price-version --as-of is required"),
+        ((), "say --from, --to, --price-version or --as-of: corrections stay"),
+        ((*SPAN, "--why", "late list"), "say --price-version or --as-of: corrections stay"),
+        (("--to", "2026-11-24", "--as-of", "2026-11-24", "--why", "x"), "say --from: corr"),
+        ((*SPAN, "--price-version", "v", "--as-of", "2026-11-24"), "not allowed with argument"),
         (
             ("--from", "2026-11-24", "--to", "2026-11-24", "--as-of", "2026-11-24", "--dry-run"),
             "from must be before to",
@@ -108,6 +113,30 @@ def test_wrong_use_says_what_to_do(shell, words, told):
     assert 2 == answer.code
     assert told in answer.err
     assert "intact: 2 records" in shell.run("ledger", "verify").out
+
+
+def test_a_look_needs_no_more_than_to_be_asked_for(shell):
+    """The last 30 days and the newest version, and the answer says which they are."""
+    now = SystemClock().now()
+    shown = json.loads(shell.run("rerate", "--dry-run", "--json").out)
+    start, end = (datetime.fromisoformat(shown[name]) for name in ("from", "to"))
+    named = json.loads(shell.run("rerate", "--dry-run", "--json", "--to", "2026-11-24").out)
+
+    assert shell.version == shown["price_version"] == named["price_version"]
+    assert timedelta(days=30) == end - start
+    assert now <= end <= SystemClock().now() + timedelta(seconds=1)
+    assert ("2026-10-25T00:00:00.000000Z", 2) == (named["from"], named["totals"][0]["records"])
+    assert f"price book {shell.version}: calls from " in shell.run("rerate", "--dry-run").out
+
+
+def test_the_command_that_is_shown_works(shell):
+    """Copied from the refusal as it stands."""
+    refused = shell.run("rerate", "--why", "late list").err
+    (line,) = (x for x in refused.splitlines() if x.startswith("  taximeter rerate --from"))
+    answer = shell.run(*shlex.split(line)[1:])
+
+    assert (0, "") == (answer.code, answer.err)
+    assert f"re-rated with price book {shell.version}" in answer.out
 
 
 def test_a_span_without_calls_says_so(shell):

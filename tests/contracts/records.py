@@ -152,7 +152,10 @@ def any_record(draw: st.DrawFn) -> LedgerRecord:
     tags = draw(st.dictionaries(any_text(), any_text(), max_size=4))
     priced: dict[str, Any] = {
         name: draw(any_text())
-        for name in ("priced_as", "priced_model", "tier", "region")
+        for name in (
+            *("priced_as", "priced_model", "tier", "region"),
+            *("model_asked", "model_behind", "tier_asked"),
+        )
         if draw(st.booleans())
     }
     variants = draw(st.none() | st.dictionaries(st.sampled_from(Meter).map(str), any_text()))

@@ -54,11 +54,12 @@ def fold_spent(records, unit, end_us, last_seq):
 
 @st.composite
 def any_spending(draw):
-    """Draw a few records of one organisation, some of them correcting earlier ones."""
+    """Draw a few records of one organisation, some of them correcting earlier calls."""
     tenant = make_tenant()
     found = []
     for _ in range(draw(st.integers(1, 8))):
-        corrects = draw(st.none() | st.sampled_from([r.id for r in found])) if found else None
+        calls = [r.id for r in found if r.corrects is None]
+        corrects = draw(st.none() | st.sampled_from(calls)) if calls else None
         record = make_record(
             organization=tenant,
             corrects=corrects,

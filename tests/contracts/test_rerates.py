@@ -12,10 +12,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from gateway.budgets.rules import Unit
-from gateway.ledger.corrected import BATCH_RECORDS, CORRECTIONS
+from gateway.ledger.corrected import BATCH_RECORDS, CORRECTIONS, posted_call, read_calls
 from gateway.ledger.filters import RecordFilter
 from gateway.ledger.usage import UsageQuery
 from gateway.rerate_runs import EmptySpan, RerateRequest, Rerates, percent_text
+from gateway.rerating import Repriced, Rerater
+from pricing.money import pico_to_text
 from pricing.usage import Basis
 from tests.contracts.records import DAY_US, NOON_US, SECOND_US, make_tenant
 from tests.ledger.journal_kit import ManualClock
@@ -100,6 +102,20 @@ def test_a_second_run_appends_nothing(ledger):
     assert (first.result["corrections"], second.result["corrections"]) == (2, 0)
     assert second.result["totals"][0]["difference"] == "0"
     assert ledger.count("records") == 4
+
+
+def test_the_ledger_keeps_what_was_asked_for(ledger):
+    """What is read in batches is what the record says, and is priced by it."""
+    told = {"model_asked": "n", "model_behind": "m", "tier_asked": "flex"}
+    named = msgspec.structs.replace(make_call({"input": 1000}, tier="flex"), model="n", **told)
+    posted = ledger.post(named, make_call({"input": 1000}))
+    with ledger.engine.connect() as connection:
+        calls = read_calls(connection, ALL, None, None)
+
+    assert [posted_call(record, ()) for record in posted] == calls
+    # Standard costs twice what flex does: the record says flex, and the rule says the dearer one.
+    assert 1 == run(ledger, ask("v1")).result["corrections"]
+    assert 2 == run(ledger, ask("v2")).result["corrections"]
 
 
 def test_sums_by_meter_count_later_priced_tokens_once(ledger):
@@ -209,6 +225,58 @@ def test_a_span_in_two_parts_is_one_span(shared_ledger, drawn, versions, cut):
     )
     again = rerates_of(shared_ledger).preview(ask(versions[-1], one), ignore)
     assert {"0"} == {row["difference"] for row in again["totals"]}
+
+
+def post_drawn(ledger, drawn):
+    """Post records to a tenant of their own, and tell how to find them."""
+    tenant = make_tenant()
+    posted = ledger.post(*(replace_ids(record, tenant) for record in drawn), writer=f"w-{tenant}")
+    return posted, replace(ALL, organization=tenant)
+
+
+@st.composite
+def any_month(draw):
+    """Draw calls that were all priced with one version."""
+    version = draw(st.sampled_from(NAMES))
+    return version, draw(st.lists(any_call(version=version), min_size=1, max_size=8))
+
+
+@settings(deadline=None, max_examples=20)
+@given(month=any_month())
+def test_the_version_a_ledger_was_priced_with_changes_nothing_in_it(shared_ledger, month):
+    """Every call of it, whatever it was, and whether its record says much or little."""
+    version, drawn = month
+    _, wanted = post_drawn(shared_ledger, drawn)
+    before = costs(shared_ledger, wanted)
+    done = run(shared_ledger, ask(version, wanted))
+
+    assert 0 == done.result["corrections"]
+    assert {("0", 0)} == {(row["difference"], row["changed"]) for row in done.result["totals"]}
+    assert before == costs(shared_ledger, wanted)
+
+
+@settings(deadline=None, max_examples=20)
+@given(drawn=st.lists(any_call(), min_size=1, max_size=8), version=st.sampled_from(NAMES))
+def test_corrections_add_up_to_the_new_cost_less_the_old(shared_ledger, drawn, version):
+    """In the records, in the sums of the ledger and in what the run says of itself."""
+    posted, wanted = post_drawn(shared_ledger, drawn)
+    rerater = Rerater(VERSIONS, version)
+    verdicts = [rerater.rate(posted_call(record, ())) for record in posted]
+    old = [record.cost_pico or 0 for record in posted]
+    new = [
+        verdict.cost_pico if isinstance(verdict, Repriced) else cost
+        for verdict, cost in zip(verdicts, old, strict=True)
+    ]
+    (before,) = shared_ledger.queries.usage(UsageQuery(wanted=wanted))
+    done = run(shared_ledger, ask(version, wanted))
+    (after,) = shared_ledger.queries.usage(UsageQuery(wanted=wanted))
+    made = [x for x in shared_ledger.queries.stream_records(wanted) if x.corrects is not None]
+
+    difference = sum(new) - sum(old)
+    assert difference == sum(record.cost_pico for record in made)
+    assert difference == (after.cost_pico or 0) - (before.cost_pico or 0)
+    assert [pico_to_text(difference)] == [row["difference"] for row in done.result["totals"]]
+    assert all(x.cost_pico == sum(line.cost_pico for line in x.lines) for x in made)
 
 
 def replace_ids(record, tenant):

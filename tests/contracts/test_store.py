@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
-from gateway.ledger.errors import LedgerConflict, ShippedTo, StoreUnavailable
+from gateway.ledger.errors import (
+    CorrectionOfCorrection,
+    LedgerConflict,
+    ShippedTo,
+    StoreUnavailable,
+)
 from gateway.ledger.filters import RecordFilter
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.store import LedgerStore, is_current
@@ -81,6 +86,37 @@ def test_a_journal_that_lost_its_end_is_not_mixed_up_with_the_ledger(ledger):
 
     assert ledger.count("records") == 2
     assert ledger.store.shipped_to("w-1") != HERE
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1)], ids=str)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_correction_of_a_correction_is_refused(ledger, order, at_once):
+    """Sums would count it and the call would not; whichever comes first, and from any writer."""
+    call = make_record(seq=1)
+    first = make_record(seq=2, corrects=call.id)
+    chain = (call, first, make_record(seq=3, corrects=first.id))
+    batch = [with_seq(chain[n], seq) for seq, n in enumerate(order, 1)]
+    if not at_once:
+        ledger.store.append("w-1", batch[:2], ShippedTo(segment=1, offset=1))
+        batch = batch[2:]
+    before = ledger.count("records")
+    with pytest.raises(CorrectionOfCorrection, match="is a correction itself"):
+        ledger.store.append("w-1", batch, HERE)
+    with pytest.raises(CorrectionOfCorrection):
+        ledger.store.append_next("corrections", lambda _: batch)
+
+    assert before == ledger.count("records")
+    assert ledger.store.shipped_to("w-1") != HERE
+    assert list(ledger.queries.verify()) == []
+
+
+def test_a_call_may_be_corrected_as_often_as_needed(ledger):
+    """From one writer or several, before the call itself is in the ledger or after."""
+    call = make_record()
+    ledger.post(make_record(corrects=call.id), writer="w-2")
+    ledger.post(call, make_record(corrects=call.id), make_record(corrects=call.id))
+
+    assert ledger.count("records") == 4
 
 
 @pytest.mark.parametrize("table", ["records", "record_lines", "audit"])

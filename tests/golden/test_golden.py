@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from gateway.upstream import UpstreamBroken
+from pricing.book import load_book
 from pricing.money import pico_to_text
 from tests.path.virtual_time import run
-from tests.path.world import Address, Play, Step, World
+from tests.path.world import BOOK, Address, Play, Step, World
 from tests.wire.sse_reference import parse_events
 
 HERE = Path(__file__).parent
@@ -28,7 +30,9 @@ CONTENT_TYPES: Final = {
     ".bin": "application/octet-stream",
 }
 ADDRESS: Final = ("kind", "path", "method", "query", "base_url", "region")
-SCENE: Final = ("limits", "deployments", "drains", "missing_usage")
+SCENE: Final = ("limits", "mode", "deployments", "drains", "missing_usage")
+
+_book = cache(load_book)
 
 
 def about(case: Path) -> dict[str, Any]:
@@ -72,6 +76,7 @@ def called(case: Path, cut: str) -> tuple[World, bytes]:
         body=next(case.glob("request.*")).read_bytes(),
         headers=list(told.get("headers", {}).items()),
         address=Address(**{name: told[name] for name in ADDRESS if name in told}),
+        book=_book(told["book"]) if "book" in told else BOOK,
         **{name: told[name] for name in SCENE if name in told},
     )
     run(world.call())

@@ -14,6 +14,9 @@ PRICED = {
     "tier": "flex",
     "region": "eu",
     "variants": {"image": "1024x1024"},
+    "model_asked": "ours",
+    "model_behind": "gpt-5",
+    "tier_asked": "flex",
 }
 
 

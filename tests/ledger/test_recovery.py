@@ -91,6 +91,16 @@ def test_a_bounded_call_without_a_price_is_unpriced_and_never_free():
     assert (usage, 7, 5) == (record.usage, record.input_total, record.output_total)
 
 
+def test_an_interrupted_call_is_named_as_the_provider_knows_it():
+    """Also where that name begins like the provider's id, and where nothing behind it is priced."""
+    asked = {"model_requested": "openai/m", "model_asked": "openai/m", "model_behind": "m"}
+    record = end_aborted(make_intent(**asked, priced_model=""), LATER_US)
+
+    assert ("openai/m", "m") == (record.model, record.priced_model)
+    assert ("openai/m", "m") == (record.model_asked, record.model_behind)
+    assert "gpt-5" == end_aborted(make_intent(model_asked=""), LATER_US).model
+
+
 def test_a_clock_that_stepped_back_ends_no_call_before_it_began():
     """A record never ends before it started."""
     assert NOON_US == end_aborted(make_intent(), NOON_US - 5).ended_at_us

@@ -10,7 +10,12 @@ from contextlib import closing
 
 import pytest
 
-from gateway.ledger.errors import LedgerConflict, ShippedTo, StoreUnavailable
+from gateway.ledger.errors import (
+    CorrectionOfCorrection,
+    LedgerConflict,
+    ShippedTo,
+    StoreUnavailable,
+)
 from gateway.ledger.journal import Disk, Journal
 from gateway.ledger.record import LedgerRecord
 from gateway.ledger.recovery import recover
@@ -287,6 +292,27 @@ def test_numbers_the_ledger_refuses_lead_to_a_new_name_once(tmp_path):
             with pytest.raises(LedgerConflict):
                 shipper.ship_pending()
         assert 2 == len(set(always.names))
+
+
+def test_a_correction_of_a_correction_is_told_under_the_same_name(tmp_path):
+    """Nothing is shipped past it, nothing is lost, and no new name is tried."""
+
+    class RefusingSink(MemorySink):
+        def append(
+            self, writer: str, records: Sequence[LedgerRecord], shipped_to: ShippedTo
+        ) -> None:
+            raise CorrectionOfCorrection("record B corrects A, which is a correction itself")
+
+    with closing(Journal.open(tmp_path)) as journal:
+        append_records(journal, 3)
+        writer = journal.writer
+        shipper = Shipper(journal, RefusingSink(), ManualClock())
+        for _ in range(2):
+            with pytest.raises(CorrectionOfCorrection):
+                shipper.ship_pending()
+
+        assert writer == journal.writer
+        assert shipper.pending_bytes() > 0
 
 
 def test_the_lag_is_never_less_than_the_age_of_what_is_missing(tmp_path):

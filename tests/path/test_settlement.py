@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage
-from gateway.settlement import Bill, Served, rate_call
+from gateway.settlement import Bill, rate_call
 from pricing.agreements import Override, Payer
 from pricing.book import Book, load_book
 from pricing.meters import Meter
 from pricing.money import money_from_text
+from pricing.served import Served
 from pricing.usage import NOTHING, Basis, Usage, unknown_usage
 
 BOOK = load_book("2026-11-23.1")

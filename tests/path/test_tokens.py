@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.counting import count_tokens
-from gateway.tokens import TokenizerProcess, vocabulary_of
+from gateway.token_families import family_of
+from gateway.tokens import TokenizerProcess
 
 SHORT, LONG = ["Hello world"], ["one two three four five six seven eight nine ten"]
 
@@ -68,4 +69,4 @@ def test_any_text_can_be_counted(text: str) -> None:
 )
 def test_the_model_decides_the_vocabulary(model: str, vocabulary: str) -> None:
     """Old models have the smaller one."""
-    assert vocabulary == vocabulary_of(model)
+    assert vocabulary == family_of(model).vocabulary

@@ -17,7 +17,7 @@ from gateway.budgets.memory import MemoryBudgets
 from gateway.call import CallPath
 from gateway.callers import Caller, Callers, secret_digest
 from gateway.client import BodyTooLarge, ClientGone
-from gateway.counting import count_tokens
+from gateway.counting import count_parts, count_tokens
 from gateway.earlier import Metered, NoRecords
 from gateway.ending import CountingFailed, Endings
 from gateway.headers import RawHeaders
@@ -29,6 +29,7 @@ from gateway.recall import Recall
 from gateway.routes import Provider, Router
 from gateway.settings_models import PRICED_AS
 from gateway.upstream import UpstreamFailed, UpstreamRequest
+from gateway.user_tokens import UserTokens
 from pricing.book import Book, load_book
 from pricing.selfhosted import NO_FLEET, Deployment, add_to_book, derive_prices, fleets_of
 from tests.budgets.builders import budget
@@ -317,6 +318,10 @@ class Watcher:
         self.said_no: list[tuple[str, str]] = []
         self.phases: list[str] = []
 
+    @property
+    def open_calls(self) -> int:
+        return self.opened_calls - self.closed_calls
+
     def opened(self) -> None:
         self.opened_calls += 1
 
@@ -342,6 +347,18 @@ class Counter:
     def __init__(self, awaits: Awaits) -> None:
         self.awaits = awaits
         self.is_able = True
+
+    is_warm = True
+
+    def count_prompt(
+        self, api: str, body: bytes, model: str
+    ) -> "asyncio.Future[Mapping[str, int] | None] | None":
+        if not self.is_able:
+            return None
+        counted: asyncio.Future[Mapping[str, int] | None]
+        counted = asyncio.get_running_loop().create_future()
+        counted.set_result(count_parts(api, body, "o200k_base"))
+        return counted
 
     async def count(self, texts: Sequence[str], model: str) -> int:
         await self.awaits.here("count")
@@ -426,15 +443,18 @@ class World:
         timed: Deployment | None = None,
         own_headers: Sequence[tuple[str, str]] = (),
         address: Address = CHAT,
+        mode: Literal["hard", "soft", "observe"] = "hard",
+        unpriced: Literal["block", "allow"] = "block",
     ) -> None:
         """Set the scene; ``timed`` is a model that is priced by its time."""
         self.address = address
+        self.unpriced = unpriced
         self.book = book
         self.deployments = deployments or {}
         self.play = play
         self.awaits = Awaits(cancel_at)
         self.budgets = MemoryBudgets()
-        self.budgets.install([budget(text) for text in limits], AT)
+        self.budgets.install([budget(text, mode=mode) for text in limits], AT)
         self.journal = ListJournal(self.awaits)
         self.counter = Counter(self.awaits)
         self.watcher = Watcher()
@@ -481,7 +501,7 @@ class World:
                 prices=Prices(book),
                 budgets=self.budgets,
                 journal=self.journal,
-                policy=AdmissionPolicy(body_bytes_max=10**6, unpriced="block", tag_policy={}),
+                policy=AdmissionPolicy(body_bytes_max=10**6, unpriced=self.unpriced, tag_policy={}),
             ),
             endings=Endings(
                 clock=clock,
@@ -501,6 +521,7 @@ class World:
             budgets=self.budgets,
             journal=self.journal,
             watcher=self.watcher,
+            user_tokens=UserTokens(self.counter, 1),
             is_committing=True,
         )
 

@@ -15,10 +15,11 @@ from msgspec import UNSET
 from gateway.clock import from_epoch_us
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage
 from gateway.ledger.record import LedgerRecord
-from gateway.settlement import Served, rate_call
+from gateway.settlement import rate_call
 from pricing.agreements import Override, Payer
 from pricing.book import Book, BookBroken, BookVersion, Manifest, describe_version
 from pricing.meters import Meter
+from pricing.served import Served
 from pricing.shelf import BookShelf
 from pricing.usage import Basis, Quantity, Usage
 from tests.contracts.records import NOON_US, SECOND_US, make_record, mint
@@ -128,6 +129,7 @@ def make_call(
         "priced_model": bill.priced_model,
         "tier": tier or "standard",
         "variants": variants or UNSET,
+        "model_asked": model,
     }
     fields: dict[str, Any] = {
         "id": mint(),
