@@ -228,8 +228,10 @@ class Endings:
             flags=("the gateway stopped before the answer ended",),
         )
         usage = call.answer.usage
+        is_free = call.facts is not None and call.facts.is_free and not call.answer.is_billed
         if usage is None or usage.basis in (Basis.UNKNOWN, Basis.PARTIAL):
-            usage = _at_the_bound(call, call.answer) if call.is_sent else NOTHING
+            may_cost = call.is_sent and not is_free
+            usage = _at_the_bound(call, call.answer) if may_cost else NOTHING
         usage = _with_fees(usage, self._fees(call))
         try:
             self.settle(call, ending, usage)

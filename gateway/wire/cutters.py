@@ -32,6 +32,25 @@ class _Parts:
             self._parts = [b"".join(self._parts)]
         return self._parts[0] if self._parts else b""
 
+    def peek_from(self, start: int, end: int) -> bytes:
+        """Show a part of the event whose end has not come yet, without joining all of it.
+
+        Args:
+            start: Offset in the event.
+            end: Offset behind the part.
+
+        Returns:
+            The bytes between the two.
+        """
+        found: list[bytes] = []
+        at = self.size
+        for part in reversed(self._parts):
+            if at <= start:
+                break
+            at -= len(part)
+            found.append(part[max(0, start - at) : max(0, end - at)])
+        return b"".join(reversed(found))
+
     def _add(self, chunk: bytes) -> None:
         self._parts.append(chunk)
         self.size += len(chunk)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import anthropic_messages, openai_chat, openai_responses
+from gateway.wire import anthropic_messages, openai_batches, openai_chat, openai_responses
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
@@ -20,6 +20,7 @@ ENDPOINTS: Final = EndpointTable(
     [
         *openai_chat.ENDPOINTS,
         *openai_responses.ENDPOINTS,
+        *openai_batches.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
     ]
 )
