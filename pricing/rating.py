@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from pricing.meters import INPUT_METERS, Meter
+from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.money import CurrencyMismatch, Money, round_to_pico
 from pricing.rates import NO_VARIANTS, CompiledRate, Rate, RateCard, compile_price
 from pricing.sku import REPORTED_TIER, STANDARD_TIER, SkuId
@@ -312,8 +312,11 @@ def _ceiling_in(
     tokens_in, tokens_out = tokens_max
     counts: dict[Meter, Quantity] = {**reach.fees} if reach.fees else {}
     top = case.input_tokens_top
-    counts[case.input_meter] = tokens_in if top is None else top
-    counts[case.output_meter] = tokens_out
+    if tokens_in or reach.meters & INPUT_METERS:
+        counts[case.input_meter] = tokens_in if top is None else top
+    # Of what is not sold by tokens there are none, and they need no price.
+    if tokens_out or reach.meters & OUTPUT_METERS:
+        counts[case.output_meter] = tokens_out
     cost_pico = 0
     for _, rate, pico in _rate_each(counts, card, case.tier, reach.region, case.variants):
         cost_pico += pico

@@ -27,6 +27,7 @@ WorstKey = tuple[
     frozenset[Meter], frozenset[str], str | None, int, tuple[tuple[Meter, str | None], ...]
 ]
 
+_NOT_REACHED: Final = object()
 _FEE_METERS: Final = tuple(m for m in Meter if m not in INPUT_METERS and m not in OUTPUT_METERS)
 
 
@@ -83,7 +84,8 @@ def find_worst(card: RateCard, reach: Reach, input_tokens_max: int) -> tuple[Wor
     Returns:
         Cases of which one is the dearest, whatever the quantities. A case that another one
         exceeds in every price is left out, so mostly there is one. A case without a price for
-        plain input or output stands alone, because nothing bounds it.
+        plain input or output stands alone, because nothing bounds it; a direction none of whose
+        meters can be reached needs no price.
     """
     tiers, region, variants = reach.tiers or _STANDARD, reach.region, reach.variants
     reached = bisect_left(card.edges, input_tokens_max)
@@ -129,9 +131,14 @@ class _Search:
         """One option for every band up to the one of the largest prompt."""
         for above, top in zip((BASE_BAND, *self.edges), (*self.edges, None), strict=True):
             shortest = above + 1
+            inputs, outputs = self.meters & INPUT_METERS, self.meters & OUTPUT_METERS
             sides = (
-                self._dearest(tier, self.meters & INPUT_METERS, Meter.INPUT, shortest),
-                self._dearest(tier, self.meters & OUTPUT_METERS, Meter.OUTPUT, shortest),
+                self._dearest(tier, inputs, Meter.INPUT, shortest),
+                self._dearest(tier, outputs, Meter.OUTPUT, shortest),
+            )
+            reached = (
+                sides[0][2] if inputs else _NOT_REACHED,
+                sides[1][2] if outputs else _NOT_REACHED,
             )
             fees = [self._dearest(tier, frozenset({fee}), fee, shortest) for fee in _FEE_METERS]
             yield _Option(
@@ -144,6 +151,7 @@ class _Search:
                 ),
                 sides=(sides[0][2], sides[1][2]),
                 fees=tuple(rate for _, _, rate in fees),
+                is_unpriced=None in reached,
             )
 
     def _dearest(
@@ -186,11 +194,13 @@ class _Option:
         case: The case.
         sides: Price of the dearest input and of the dearest output meter.
         fees: Price of every meter that is not tokens.
+        is_unpriced: A side that can be reached has no price.
     """
 
     case: WorstCase
     sides: tuple[CompiledRate | None, CompiledRate | None]
     fees: tuple[CompiledRate | None, ...]
+    is_unpriced: bool
 
     def dominates(self, other: "_Option") -> bool:
         """Tell whether no quantities make the other one dearer than this one.
@@ -207,7 +217,7 @@ class _Option:
 def _undominated(options: Iterable[_Option]) -> tuple[WorstCase, ...]:
     kept: list[_Option] = []
     for option in options:
-        if None in option.sides:
+        if option.is_unpriced:
             return (option.case,)
         if not any(other.dominates(option) for other in kept):
             kept = [other for other in kept if not option.dominates(other)] + [option]

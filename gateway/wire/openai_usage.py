@@ -80,11 +80,13 @@ class Counting:
     Attributes:
         thinks_outside: Reasoning is not part of the completion unless the total says that it is.
         thinks_beside: Reasoning stands beside the completion and in no total.
+        has_no_output: There is nothing but input, and some tell the total alone.
         total_has_thought: What the total has beyond prompt and completion is reasoning.
     """
 
     thinks_outside: bool = False
     thinks_beside: bool = False
+    has_no_output: bool = False
     total_has_thought: bool = False
 
 
@@ -110,7 +112,10 @@ def read_usage(raw: UsageObject, counting: Counting = OPENAI_COUNTING) -> Usage:
         https://docs.mistral.ai/api; https://platform.moonshot.ai/docs. Checked 2026-11-23.
     """
     prompt, completion = raw.prompt_tokens, raw.completion_tokens
-    if completion is None and prompt is not None and raw.total_tokens is not None:
+    if counting.has_no_output:
+        prompt = raw.total_tokens if prompt is None else prompt
+        completion = completion or 0
+    elif completion is None and prompt is not None and raw.total_tokens is not None:
         completion = raw.total_tokens - prompt
     if (
         prompt is None

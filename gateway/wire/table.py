@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import openai_kinds
+from gateway.wire import openai_audio, openai_images, openai_kinds, openai_text
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.openai_dialect import OpenAIDialect
@@ -19,6 +19,9 @@ OPENAI: Final = "openai"
 ENDPOINTS: Final = EndpointTable(
     [
         *openai_kinds.ENDPOINTS,
+        *openai_text.ENDPOINTS,
+        *openai_audio.ENDPOINTS,
+        *openai_images.ENDPOINTS,
     ]
 )
 
