@@ -217,7 +217,14 @@ class Router:
             (p, match)
             for p, match in speakers
             if name and book.find_model(p.priced_as, p.model_behind(name))
-        ] or speakers
+        ]
+        # A name the operator gave comes first, then the maker of a model before its resellers.
+        serving = (
+            [one for one in serving if name in one[0].deployments]
+            or [one for one in serving if one[0].kind == one[0].priced_as]
+            or serving
+            or speakers
+        )
         if len(serving) > 1:
             choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p, _ in serving)
             what = repr(name) if name else "it: the address decides"

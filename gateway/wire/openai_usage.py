@@ -13,6 +13,7 @@ from pricing.usage import Basis, Quantity, Usage, unknown_usage
 
 # Far above any context; a larger count is an error, and its cost might not fit 64 bits.
 TOKENS_MAX: Final = 10**10
+_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 _NO_OTHERS: Final = (None, None, None)
 
 
@@ -176,13 +177,10 @@ def read_odd_usage(raw: bytes) -> UsageObject:
         return UsageObject()
     if not isinstance(fields, dict):
         return UsageObject()
+    inside, outside = (fields.pop(name, None) for name in _DETAILS)
     return UsageObject(
-        prompt_tokens_details=PromptDetails(
-            **_counts_in(fields.get("prompt_tokens_details"), PromptDetails)
-        ),
-        completion_tokens_details=CompletionDetails(
-            **_counts_in(fields.get("completion_tokens_details"), CompletionDetails)
-        ),
+        prompt_tokens_details=PromptDetails(**_counts_in(inside, PromptDetails)),
+        completion_tokens_details=CompletionDetails(**_counts_in(outside, CompletionDetails)),
         **_counts_in(fields, UsageObject),
     )
 
