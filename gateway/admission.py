@@ -368,6 +368,8 @@ class Admission:
         if call.card is None:
             self._allow_unpriced(call, "the model is not in the book")
         card = call.card
+        if card is not None and call.facts.is_either:
+            call.facts = call.facts.sold_by(card)
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
         region = call.facts.region or call.provider.region
         reach = call.facts.reach(_tiers_of(call), region, maxima)

@@ -16,9 +16,12 @@ from gateway.wire import (
     cohere_chat,
     gemini,
     ollama,
+    openai_audio,
     openai_batches,
+    openai_images,
     openai_kinds,
     openai_responses,
+    openai_text,
 )
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.bedrock_dialect import BedrockDialect
@@ -35,6 +38,9 @@ OPENAI: Final = "openai"
 ENDPOINTS: Final = EndpointTable(
     [
         *openai_kinds.ENDPOINTS,
+        *openai_text.ENDPOINTS,
+        *openai_audio.ENDPOINTS,
+        *openai_images.ENDPOINTS,
         *openai_responses.ENDPOINTS,
         *openai_batches.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
