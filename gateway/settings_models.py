@@ -76,7 +76,7 @@ BASE_URLS: Final[Mapping[str, str]] = {
 }
 
 # Kinds whose models stand in the catalog under another provider's name.
-PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai"}
+PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai", "vertex": "gemini"}
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WORKERS_REASON: Final = (

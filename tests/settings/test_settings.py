@@ -98,7 +98,7 @@ providers:
         "own": "own",
         "other": "groq",
         "azure": "openai",
-        "vertex": "vertex",
+        "vertex": "gemini",
         "demo": "demo",
     }
 
