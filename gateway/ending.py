@@ -22,7 +22,7 @@ from gateway.ledger.record import LedgerRecord, Outcome
 from gateway.settlement import NO_BILL, Bill, bill_reported, rate_call
 from gateway.several import rate_several, sum_usage
 from gateway.wire.facts import Answer
-from pricing.meters import OUTPUT_METERS, Meter
+from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.selfhosted import gpu_seconds
 from pricing.served import Served
 from pricing.usage import NOTHING, Basis, Quantity, Usage, unknown_usage
@@ -117,6 +117,7 @@ class Endings:
             usage is None
             or not usage.counts
             or answer.text_chars > answer.usage_chars
+            or answer.lacks_input
             or call.gpus
             or call.is_request_priced
             or (call.facts is not None and call.facts.fees and not answer.tells_fees)
@@ -138,7 +139,12 @@ class Endings:
         told = self.reported(call)
         if told is not None:
             return told
-        return _with_fees(await self._meter_tokens(call, ending), self._fees(call))
+        answer = call.answer
+        if answer.usage is not None and answer.lacks_input:
+            usage = await self._add_prompt(call, answer.usage)
+        else:
+            usage = await self._meter_tokens(call, ending)
+        return _with_fees(usage, self._fees(call))
 
     def _fees(self, call: OpenCall) -> Mapping[Meter, Quantity]:
         """What stands in no usage object: what is charged by the call, and by its time."""
@@ -163,7 +169,8 @@ class Endings:
             if answer.text_chars <= answer.usage_chars or not reported.counts:
                 return reported
             return await self._complete(call, reported)
-        if not ending.is_billable or (call.facts is not None and call.facts.is_free):
+        is_free = call.facts is not None and call.facts.is_free
+        if not ending.is_billable or (is_free and not answer.is_billed):
             return NOTHING
         if reported is not None:
             call.flags += reported.flags or ("the provider reported no tokens at all",)
@@ -189,6 +196,18 @@ class Endings:
         flag = "usage was reported before the answer ended: the rest is counted here"
         return Usage(counts=counts, basis=Basis.PARTIAL, flags=(*reported.flags, flag))
 
+    async def _add_prompt(self, call: OpenCall, reported: Usage) -> Usage:
+        """Add to what was reported the prompt that the provider did not count."""
+        prompt = call.format.read_prompt(call.asked)
+        if prompt is None:
+            return _with_prompt_at_bound(call, reported)
+        try:
+            tokens = await self.counter.count(prompt, call.model)
+        except CountingFailed as failed:
+            log.warning("counting failed id=%s reason=%s", call.id, failed)
+            return _with_prompt_at_bound(call, reported)
+        return _with_prompt(reported, tokens, "counted here")
+
     def settle(self, call: OpenCall, ending: Ending, usage: Usage) -> LedgerRecord:
         """Rate the usage, settle every hold, write the record.
 
@@ -204,31 +223,9 @@ class Endings:
             StoreUnavailable: The journal takes no more. The hold is settled all the same, and the
                 intent becomes a record when the journal is next recovered.
         """
-        assert call.provider is not None
-        assert call.facts is not None
         assert call.hold is not None
-        assert call.book is not None
-        answer = call.answer
-        served = Served(
-            priced_as=call.provider.priced_as,
-            asked=call.model,
-            behind=call.provider.deployments.get(call.model),
-            model=answer.model,
-            tier=answer.tier,
-            tier_asked=call.facts.tier,
-            region=_region_of(call),
-            at=call.at,
-            payer=None if call.caller is None else call.caller.payer,
-            variants=answer.variants or call.facts.variants,
-        )
-        if answer.others:
-            bill = rate_several(usage, answer.others, served, call.card, call.book)
-            usage = sum_usage(usage, answer.others)
-        else:
-            bill = rate_call(usage, served, call.card, call.book)
-        if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
-            bill = bill_reported(bill, answer.provider_cost)
-        record = _to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
+        usage, bill = rate_answer(call, usage)
+        record = to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
         tokens_in, tokens_out = record.input_total, record.output_total
         tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out
         self.budgets.settle(call.hold, Demand(cost_pico=record.cost_pico, tokens=tokens))
@@ -251,6 +248,8 @@ class Endings:
         usage = call.answer.usage
         if usage is None or usage.basis in (Basis.UNKNOWN, Basis.PARTIAL):
             usage = _at_the_bound(call, call.answer) if call.is_sent else NOTHING
+        elif call.answer.lacks_input:
+            usage = _with_prompt_at_bound(call, usage)
         usage = _with_fees(usage, self._fees(call))
         try:
             self.settle(call, ending, usage)
@@ -268,7 +267,7 @@ class Endings:
         ending = Ending(
             outcome="refused", http_status=status, is_billable=False, flags=(f"refused: {code}",)
         )
-        record = _to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
+        record = to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
         try:
             record = self.journal.append_record(record)
         except StoreUnavailable as down:
@@ -316,6 +315,24 @@ def _with_fees(usage: Usage, fees: Mapping[Meter, Quantity]) -> Usage:
     return Usage(counts={**usage.counts, **fees}, basis=usage.basis, flags=usage.flags)
 
 
+def _with_prompt(reported: Usage, tokens: int, how: str) -> Usage:
+    counts: dict[Meter, Quantity] = {Meter.INPUT: tokens} if tokens else {}
+    flag = f"the provider did not count the prompt: {how}"
+    return Usage(
+        counts={**counts, **reported.counts},
+        basis=Basis.PARTIAL,
+        flags=(*reported.flags, flag),
+    )
+
+
+def _with_prompt_at_bound(call: OpenCall, reported: Usage) -> Usage:
+    if call.ceiling is None:
+        return unknown_usage("the provider did not count the prompt, and nothing bounds it")
+    counts = call.ceiling.counts.items()
+    tokens = sum(count for meter, count in counts if meter in INPUT_METERS)
+    return _with_prompt(reported, int(tokens), "booked at the most it could be")
+
+
 def _region_of(call: OpenCall) -> str | None:
     """The region class served: the provider's word, else what was asked, else its address."""
     told = call.answer.region
@@ -338,10 +355,60 @@ def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:
     )
 
 
-def _to_record(
+def rate_answer(call: OpenCall, usage: Usage) -> tuple[Usage, Bill]:
+    """Rate what a call used by what its answer says was served.
+
+    Args:
+        call: The call, with its answer.
+        usage: What the model that served used.
+
+    Returns:
+        What all models used together, and the bill.
+    """
+    assert call.provider is not None
+    assert call.facts is not None
+    assert call.book is not None
+    answer = call.answer
+    served = Served(
+        priced_as=call.provider.priced_as,
+        asked=call.model,
+        behind=call.provider.deployments.get(call.model),
+        model=answer.model,
+        tier=answer.tier,
+        tier_asked=call.facts.tier,
+        region=_region_of(call),
+        at=call.at,
+        payer=None if call.caller is None else call.caller.payer,
+        variants=answer.variants or call.facts.variants,
+    )
+    if answer.others:
+        bill = rate_several(usage, answer.others, served, call.card, call.book)
+        usage = sum_usage(usage, answer.others)
+    else:
+        bill = rate_call(usage, served, call.card, call.book)
+    if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
+        bill = bill_reported(bill, answer.provider_cost)
+    return usage, bill
+
+
+def to_record(
     call: OpenCall, ending: Ending, usage: Usage, bill: Bill, ended_at_us: int
 ) -> LedgerRecord:
+    """Write what the ledger keeps of a call.
+
+    Args:
+        call: The call, with its answer.
+        ending: How it ended.
+        usage: What it used.
+        bill: What that costs.
+        ended_at_us: When it was settled, microseconds since 1970.
+
+    Returns:
+        The record, not journalled yet.
+    """
     answer, caller = call.answer, call.caller
+    if call.origin is not None:
+        call.flags.append(f"translated from {call.origin.partition(' ')[2]}")
     flags = (*call.flags, *usage.flags, *answer.flags, *bill.flags, *ending.flags)
     cost_pico = None if bill.cost is None else bill.cost.pico
     if cost_pico is not None and call.ceiling_pico is not None and cost_pico > call.ceiling_pico:

@@ -259,6 +259,7 @@ class ProviderSettings(_Part):
             a file ``null`` means: under the provider's own id.
         region: Cloud region.
         deployments: Azure deployment name to model.
+        project: Google Cloud project, for calls that are translated to Vertex.
     """
 
     kind: ProviderKind
@@ -269,6 +270,7 @@ class ProviderSettings(_Part):
     priced_as: str = ""
     region: str | None = None
     deployments: dict[str, str] = {}
+    project: Annotated[str, Field(pattern=r"^[a-z0-9:.-]{1,64}$")] | None = None
 
     @field_validator("base_url")
     @classmethod

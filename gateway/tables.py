@@ -85,6 +85,13 @@ records = Table(
     UniqueConstraint("writer", "seq"),
     Index("ix_records_started_at_us", "started_at_us"),
     Index("ix_records_team_started_at_us", "team", "started_at_us"),
+    # What an answer that is fetched later belongs to.
+    Index(
+        "ix_records_provider_request_id",
+        "provider_request_id",
+        sqlite_where=text("provider_request_id IS NOT NULL"),
+        postgresql_where=text("provider_request_id IS NOT NULL"),
+    ),
     # Few records correct another one; the rest stay out of the index.
     Index(
         "ix_records_corrects",

@@ -290,7 +290,8 @@ def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
     Raises:
         Unbounded: Neither the request nor the card bounds one side, or time has a price and
             nothing bounds it.
-        UnpricedSku: A reachable tier has no price for plain input or output.
+        UnpricedSku: A reachable tier has no price for a fee, or for plain input or output where the
+            call counts such tokens.
     """
     if Meter.GPU_SECOND not in reach.fees and prices_time(card):
         raise Unbounded("nothing bounds the time of this call, and time is what it costs")
@@ -313,9 +314,9 @@ def _ceiling_in(
     counts: dict[Meter, Quantity] = {**reach.fees} if reach.fees else {}
     top = case.input_tokens_top
     # What is charged by the piece alone has no price per token, and needs none.
-    if tokens_in or not counts:
+    if case.input_meter is not None and (tokens_in or not counts):
         counts[case.input_meter] = tokens_in if top is None else top
-    if tokens_out or not counts:
+    if case.output_meter is not None and (tokens_out or not counts):
         counts[case.output_meter] = tokens_out
     cost_pico = 0
     for _, rate, pico in _rate_each(counts, card, case.tier, reach.region, case.variants):
