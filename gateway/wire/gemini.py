@@ -3,8 +3,6 @@
 Must never hold what another format reads.
 """
 
-from dataclasses import replace
-from types import MappingProxyType
 from typing import Final
 
 from gateway.wire.endpoints import Endpoint
@@ -96,7 +94,7 @@ _VERBS: Final = (
     ("asyncBatchEmbedContent", _BATCH),
 )
 
-_ROWS: Final = (
+ENDPOINTS: Final = (
     *(
         Endpoint(kinds=kinds, path=f"{path}:{verb}", format=format_)
         for verb, format_ in _VERBS
@@ -145,10 +143,4 @@ _ROWS: Final = (
             ),
         )
     ),
-)
-
-# Vertex AI has prices of its own, by region, where the book has them at all.
-_VERTEX_PRICES: Final = MappingProxyType({"gemini": "vertex"})
-ENDPOINTS: Final = tuple(
-    replace(row, priced_as=_VERTEX_PRICES) if row.kinds == _VERTEX else row for row in _ROWS
 )
