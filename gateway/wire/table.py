@@ -16,6 +16,7 @@ from gateway.wire import (
     cohere_chat,
     gemini,
     ollama,
+    openai_batches,
     openai_kinds,
     openai_responses,
 )
@@ -35,6 +36,7 @@ ENDPOINTS: Final = EndpointTable(
     [
         *openai_kinds.ENDPOINTS,
         *openai_responses.ENDPOINTS,
+        *openai_batches.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
         *gemini.ENDPOINTS,
         *cohere_chat.ENDPOINTS,
