@@ -78,6 +78,8 @@ BASE_URLS: Final[Mapping[str, str]] = {
 # Kinds whose models stand in the catalog under another provider's name.
 PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai", "vertex": "gemini"}
 
+# Kinds where a name that the customer chose stands for a model.
+_DEPLOYING: Final = ("azure", "mistral")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WORKERS_REASON: Final = (
     "several workers need budgets shared over Redis, which this version does not have yet; write 1"
@@ -258,7 +260,7 @@ class ProviderSettings(_Part):
         priced_as: The catalog provider its models are priced as; the kind's own unless given. In
             a file ``null`` means: under the provider's own id.
         region: Cloud region.
-        deployments: Azure deployment name to model.
+        deployments: Azure deployment name, or id of one of Mistral's agents, to model.
     """
 
     kind: ProviderKind
@@ -314,8 +316,10 @@ class ProviderSettings(_Part):
             raise ValueError("needs base_url, such as https://NAME.openai.azure.com")
         if self.base_url is None and self.kind != "demo":
             raise ValueError(f"needs a region (or a base_url): kind {self.kind} has one per region")
-        if self.deployments and self.kind != "azure":
-            raise ValueError(f"deployments are for kind azure, this is kind {self.kind}")
+        if self.deployments and self.kind not in _DEPLOYING:
+            raise ValueError(
+                f"deployments are for kind {' or '.join(_DEPLOYING)}, this is kind {self.kind}"
+            )
         return self
 
 

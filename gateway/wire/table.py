@@ -7,11 +7,22 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import anthropic_messages, cohere_calls, cohere_chat, ollama, openai_kinds
+from gateway.wire import (
+    anthropic_messages,
+    cohere_calls,
+    cohere_chat,
+    mistral_batches,
+    mistral_conversations,
+    mistral_documents,
+    mistral_text,
+    ollama,
+    openai_kinds,
+)
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
+from gateway.wire.mistral_dialect import MistralDialect
 from gateway.wire.openai_dialect import OpenAIDialect
 from gateway.wire.openai_places import PLACES
 
@@ -24,6 +35,10 @@ ENDPOINTS: Final = EndpointTable(
         *anthropic_messages.ENDPOINTS,
         *cohere_chat.ENDPOINTS,
         *cohere_calls.ENDPOINTS,
+        *mistral_text.ENDPOINTS,
+        *mistral_conversations.ENDPOINTS,
+        *mistral_documents.ENDPOINTS,
+        *mistral_batches.ENDPOINTS,
         *ollama.ENDPOINTS,
     ]
 )
@@ -39,6 +54,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
     {
         "anthropic": AnthropicDialect(),
         "cohere": CohereDialect(),
+        "mistral": MistralDialect(),
         "ollama": ollama.OllamaDialect(),
     }
 )

@@ -218,7 +218,10 @@ colour: red
         ("teams: [{id: a, tags: {e: 1}}]\n", "teams[0].tags.e: write text"),
         ("teams: [{id: a, tags: {'e f': x}}]\n", "'e f': a tag name has 1 to 64"),
         ("providers: {a: {kind: azure}}\n", "needs base_url"),
-        ("providers: {a: {kind: openai, deployments: {a: b}}}\n", "deployments are for kind azure"),
+        (
+            "providers: {a: {kind: openai, deployments: {a: b}}}\n",
+            "for kind azure or mistral",
+        ),
         ("providers: {a: {kind: openai, base_url: 'http://u:p@h'}}\n", "put the credential into"),
         ("providers: {a: {kind: openai, base_url: 'http://h?q=1'}}\n", "cannot hold ? or #"),
         ("providers: {a: {kind: bedrock, region: 'x.evil.com/'}}\n", "is not a region name"),
