@@ -17,6 +17,7 @@ from gateway.wire import (
     mistral_text,
     ollama,
     openai_kinds,
+    small_calls,
 )
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.cohere_dialect import CohereDialect
@@ -40,6 +41,7 @@ ENDPOINTS: Final = EndpointTable(
         *mistral_documents.ENDPOINTS,
         *mistral_batches.ENDPOINTS,
         *ollama.ENDPOINTS,
+        *small_calls.ENDPOINTS,
     ]
 )
 
