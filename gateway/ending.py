@@ -169,7 +169,8 @@ class Endings:
             if answer.text_chars <= answer.usage_chars or not reported.counts:
                 return reported
             return await self._complete(call, reported)
-        if not ending.is_billable or (call.facts is not None and call.facts.is_free):
+        is_free = call.facts is not None and call.facts.is_free
+        if not ending.is_billable or (is_free and not answer.is_billed):
             return NOTHING
         if reported is not None:
             call.flags += reported.flags or ("the provider reported no tokens at all",)
@@ -222,31 +223,9 @@ class Endings:
             StoreUnavailable: The journal takes no more. The hold is settled all the same, and the
                 intent becomes a record when the journal is next recovered.
         """
-        assert call.provider is not None
-        assert call.facts is not None
         assert call.hold is not None
-        assert call.book is not None
-        answer = call.answer
-        served = Served(
-            priced_as=call.provider.priced_as,
-            asked=call.model,
-            behind=call.provider.deployments.get(call.model),
-            model=answer.model,
-            tier=answer.tier,
-            tier_asked=call.facts.tier,
-            region=_region_of(call),
-            at=call.at,
-            payer=None if call.caller is None else call.caller.payer,
-            variants=answer.variants or call.facts.variants,
-        )
-        if answer.others:
-            bill = rate_several(usage, answer.others, served, call.card, call.book)
-            usage = sum_usage(usage, answer.others)
-        else:
-            bill = rate_call(usage, served, call.card, call.book)
-        if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
-            bill = bill_reported(bill, answer.provider_cost)
-        record = _to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
+        usage, bill = rate_answer(call, usage)
+        record = to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
         tokens_in, tokens_out = record.input_total, record.output_total
         tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out
         self.budgets.settle(call.hold, Demand(cost_pico=record.cost_pico, tokens=tokens))
@@ -288,7 +267,7 @@ class Endings:
         ending = Ending(
             outcome="refused", http_status=status, is_billable=False, flags=(f"refused: {code}",)
         )
-        record = _to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
+        record = to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
         try:
             record = self.journal.append_record(record)
         except StoreUnavailable as down:
@@ -298,7 +277,8 @@ class Endings:
     async def _count(self, call: OpenCall, answer: Answer) -> Usage:
         """Count what was seen with the model's tokenizer, and bound what was not shown."""
         assert call.facts is not None
-        if not answer.text_chars and not call.facts.stream:
+        shows_nothing = not answer.text_chars and not call.facts.stream
+        if shows_nothing and call.facts.output_tokens_max != 0:
             raise CountingFailed("the answer shows nothing that could be counted")
         prompt = call.format.read_prompt(call.asked)
         if prompt is None:
@@ -375,10 +355,60 @@ def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:
     )
 
 
-def _to_record(
+def rate_answer(call: OpenCall, usage: Usage) -> tuple[Usage, Bill]:
+    """Rate what a call used by what its answer says was served.
+
+    Args:
+        call: The call, with its answer.
+        usage: What the model that served used.
+
+    Returns:
+        What all models used together, and the bill.
+    """
+    assert call.provider is not None
+    assert call.facts is not None
+    assert call.book is not None
+    answer = call.answer
+    served = Served(
+        priced_as=call.provider.priced_as,
+        asked=call.model,
+        behind=call.provider.deployments.get(call.model),
+        model=answer.model,
+        tier=answer.tier,
+        tier_asked=call.facts.tier,
+        region=_region_of(call),
+        at=call.at,
+        payer=None if call.caller is None else call.caller.payer,
+        variants=answer.variants or call.facts.variants,
+    )
+    if answer.others:
+        bill = rate_several(usage, answer.others, served, call.card, call.book)
+        usage = sum_usage(usage, answer.others)
+    else:
+        bill = rate_call(usage, served, call.card, call.book)
+    if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
+        bill = bill_reported(bill, answer.provider_cost)
+    return usage, bill
+
+
+def to_record(
     call: OpenCall, ending: Ending, usage: Usage, bill: Bill, ended_at_us: int
 ) -> LedgerRecord:
+    """Write what the ledger keeps of a call.
+
+    Args:
+        call: The call, with its answer.
+        ending: How it ended.
+        usage: What it used.
+        bill: What that costs.
+        ended_at_us: When it was settled, microseconds since 1970.
+
+    Returns:
+        The record, not journalled yet.
+    """
     answer, caller = call.answer, call.caller
+    if call.origin is not None:
+        call.flags.append(f"translated from {call.origin.partition(' ')[2]}")
     flags = (*call.flags, *usage.flags, *answer.flags, *bill.flags, *ending.flags)
     cost_pico = None if bill.cost is None else bill.cost.pico
     if cost_pico is not None and call.ceiling_pico is not None and cost_pico > call.ceiling_pico:

@@ -313,9 +313,10 @@ def _ceiling_in(
     tokens_in, tokens_out = tokens_max
     counts: dict[Meter, Quantity] = {**reach.fees} if reach.fees else {}
     top = case.input_tokens_top
-    if case.input_meter is not None:
+    # What is charged by the piece alone has no price per token, and needs none.
+    if case.input_meter is not None and (tokens_in or not counts):
         counts[case.input_meter] = tokens_in if top is None else top
-    if case.output_meter is not None:
+    if case.output_meter is not None and (tokens_out or not counts):
         counts[case.output_meter] = tokens_out
     cost_pico = 0
     for _, rate, pico in _rate_each(counts, card, case.tier, reach.region, case.variants):

@@ -105,7 +105,7 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
             inputs = model_input_max * self.rounds
         output = self.output_tokens_max
         if output is None and model_output_max is not None:
-            output = model_output_max * self.choices
+            output = model_output_max * self.choices * (self.rounds or 1)
         return Reach(
             input_tokens_max=inputs,
             output_tokens_max=None if output is None else output + self.extra_output_max,
@@ -150,12 +150,14 @@ class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
         usage: Disjoint counts.
         tier: Service tier in catalog words; ``None`` for that of the answer.
         region: Region class, as ``Answer.region``; ``None`` for that of the answer.
+        variants: In which make a meter was sold.
     """
 
     model: str
     usage: Usage
     tier: str | None = None
     region: str | None = None
+    variants: Mapping[Meter, str] = NO_VARIANTS
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -171,7 +173,9 @@ class Answer(msgspec.Struct, kw_only=True):
         tells_fees: The usage holds every fee there is, so none is taken from the request.
         is_billed: Whether the provider bills this answer, where the status tells the wrong thing.
         once: The provider's own id of what was metered, where it can be delivered again: whatever
-            has been metered under it is not metered again.
+            has been metered under it is not metered again, but completed where it was not final.
+        is_earlier: What is told was used by an earlier call, known by ``once``: it completes that
+            call's record, and where there is none nothing is metered.
         flags: What the reader found odd beside the usage, in words.
         model: Model the provider says it served.
         tier: Service tier the provider says it served, in catalog words.
@@ -197,6 +201,7 @@ class Answer(msgspec.Struct, kw_only=True):
     tells_fees: bool = False
     is_billed: bool | None = None
     once: str | None = None
+    is_earlier: bool = False
     flags: tuple[str, ...] = ()
     model: str | None = None
     tier: str | None = None

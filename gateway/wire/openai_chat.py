@@ -290,7 +290,7 @@ class OpenAIChat(OpenAIDialect):
             or not self._asks_usage(asked),
             tier=read_tier(request.service_tier, self.make.tiers),
             input_tokens_max=(
-                None if has_parts or is_searching else _bytes_of(body) + INPUT_TOKENS_SPARE
+                None if has_parts or is_searching else bytes_of(body) + INPUT_TOKENS_SPARE
             ),
             output_tokens_max=limit * choices if limit > 0 else None,
             choices=choices,
@@ -449,8 +449,15 @@ def _refuse_repeats(body: bytes) -> None:
             raise BadRequest(f"the request body gives {name!r} more than once; give it once")
 
 
-def _bytes_of(body: bytes) -> int:
-    """Count the bytes a tokenizer sees: some compose the text first, and a few signs grow."""
+def bytes_of(body: bytes) -> int:
+    """Count the bytes a tokenizer sees: some compose the text first, and a few signs grow.
+
+    Args:
+        body: JSON.
+
+    Returns:
+        As many or more.
+    """
     if body.isascii():
         return len(body)  # an escaped sign is never shorter than what becomes of it
     text = body.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Single calls of providers whose chats are read elsewhere: Perplexity's search, DeepSeek's balance.
+"""Single calls of providers whose chats are read elsewhere, such as Perplexity's search.
 
 Must never hold a call that needs a reader of its own.
 """

@@ -114,7 +114,8 @@ class Tap:
 
         Returns:
             Whole events, unchanged, without those that end the answer: they wait for the
-            settlement. What follows the end waits too, up to ``END_HELD_BYTES_MAX``.
+            settlement. What follows the end waits too, up to ``END_HELD_BYTES_MAX``; of more than
+            that, the last bytes.
         """
         if self._is_blind:
             return self._pass_late(chunk)
@@ -126,14 +127,20 @@ class Tap:
         passed = []
         for event in events:
             is_end = self._take(event)
-            rest = event[self._passed :] if self._passed else event
+            rest = event
+            if self._passed:
+                rest = event[self._passed :]
+                # What is held begins inside an event: nothing can stand before it.
+                self.can_append = self.can_append and not is_end
             self._passed = 0
             if is_end or self._held:
                 self._held += rest
             else:
                 passed.append(rest)
         if len(self._held) > END_HELD_BYTES_MAX:
-            passed.append(self._take_held())
+            self.can_append = False
+            passed.append(bytes(self._held[:-_KEPT_BACK]))
+            del self._held[:-_KEPT_BACK]
         if events:
             self._newest.clear()
         if cutter.size:

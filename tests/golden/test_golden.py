@@ -111,6 +111,10 @@ def test_the_client_reads_what_the_provider_wrote(case: Path) -> None:
     world, body = called(case, "by 7 bytes")
     got = b"".join(world.client.got)
 
+    if reply_of(case).suffix == ".array" and about(case).get("is_broken"):
+        assert got
+        assert body.startswith(got), "half an object is not passed on, and nothing follows it"
+        return
     if reply_of(case).suffix != ".sse":
         assert body == got[: len(body)] if about(case).get("is_broken") else body == got
         return
