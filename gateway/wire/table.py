@@ -15,6 +15,10 @@ from gateway.wire import (
     cohere_calls,
     cohere_chat,
     gemini,
+    mistral_batches,
+    mistral_conversations,
+    mistral_documents,
+    mistral_text,
     ollama,
     openai_audio,
     openai_batches,
@@ -22,6 +26,7 @@ from gateway.wire import (
     openai_kinds,
     openai_responses,
     openai_text,
+    small_calls,
 )
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.bedrock_dialect import BedrockDialect
@@ -29,6 +34,7 @@ from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.google_dialect import GoogleDialect
+from gateway.wire.mistral_dialect import MistralDialect
 from gateway.wire.openai_dialect import OpenAIDialect
 from gateway.wire.openai_places import PLACES
 
@@ -47,7 +53,12 @@ ENDPOINTS: Final = EndpointTable(
         *gemini.ENDPOINTS,
         *cohere_chat.ENDPOINTS,
         *cohere_calls.ENDPOINTS,
+        *mistral_text.ENDPOINTS,
+        *mistral_conversations.ENDPOINTS,
+        *mistral_documents.ENDPOINTS,
+        *mistral_batches.ENDPOINTS,
         *ollama.ENDPOINTS,
+        *small_calls.ENDPOINTS,
         *bedrock_converse.ENDPOINTS,
         *bedrock_invoke.ENDPOINTS,
         *bedrock_other.ENDPOINTS,
@@ -80,6 +91,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
         "bedrock": BedrockDialect(),
         "cohere": CohereDialect(),
         "gemini": GoogleDialect(),
+        "mistral": MistralDialect(),
         "ollama": ollama.OllamaDialect(),
         "vertex": GoogleDialect(),
     }
