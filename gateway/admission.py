@@ -38,7 +38,14 @@ from gateway.refusals import (
 )
 from gateway.routes import Provider, Router, Surface
 from gateway.tags import TagRule, TagsDecision, merge_tags
-from gateway.wire.facts import Answer, Asked, BadRequest, RequestFacts, WireFormat
+from gateway.wire.facts import (
+    Answer,
+    Asked,
+    BadRequest,
+    RequestFacts,
+    StreamLane,
+    WireFormat,
+)
 from gateway.wire.openai_chat import OpenAIChat
 from pricing.book import Book
 from pricing.meters import Meter
@@ -79,6 +86,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
         caller: Who is calling; ``None`` until known. The rest likewise.
         asked: The request as it came.
         path: Path below the provider's base address.
+        is_translated: Whether the provider speaks another language than the caller.
+        origin: The call this one was translated for; ``None`` for a call of an application's own.
         facts: What the request asks for.
         provider: Who serves it.
         model: Model under the provider's own name.
@@ -98,6 +107,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
             counted.
         prompt_parts: The same, once it is there.
         answer: What has been seen of the answer.
+        lane: What a streamed answer goes through; ``None`` before it began.
         is_sent: Whether anything may have reached the provider.
         is_started: Whether the client has the head of the answer.
         is_settled: Whether the call has its record, or has lost its chance of one.
@@ -113,6 +123,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
     caller: Caller | None = None
     asked: Asked = Asked()
     path: str = ""
+    is_translated: bool = False
+    origin: str | None = None
     facts: RequestFacts | None = None
     provider: Provider | None = None
     model: str = ""
@@ -131,6 +143,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
     counting: "asyncio.Future[Mapping[str, int] | None] | None" = None
     prompt_parts: Mapping[str, int] | None = None
     answer: Answer = msgspec.field(default_factory=Answer)
+    lane: StreamLane | None = None
     is_sent: bool = False
     is_started: bool = False
     is_settled: bool = False
@@ -210,7 +223,7 @@ class Admission:
         Raises:
             KeyRefused: No key, or one that opens nothing.
         """
-        secret = _read_secret(client)
+        secret = read_secret(client)
         if not secret:
             raise KeyRefused(is_missing=True)
         call.caller = self.directory.callers.find(secret, call.at)
@@ -252,6 +265,7 @@ class Admission:
 
         Raises:
             ModelNotAllowed: The key's patterns leave it out, or nobody serves it.
+            InvalidRequest: A body the provider's own wire format does not know.
         """
         assert call.surface is not None
         assert call.facts is not None
@@ -261,7 +275,14 @@ class Admission:
             call.surface, call.asked.method, call.facts.model, book
         )
         call.provider, call.model = found.provider, found.model
-        call.path, call.format = found.path, found.format
+        call.path, call.is_translated = found.path, found.is_translated
+        if found.format is not call.format:
+            # Of the same request another provider may charge for something else.
+            call.format = found.format
+            try:
+                call.facts = call.format.read_facts(call.asked)
+            except BadRequest as bad:
+                raise InvalidRequest(str(bad)) from None
         self._check_allowed(call.caller, call.provider.id, call.model, call.facts)
 
     def _check_allowed(
@@ -345,7 +366,10 @@ class Admission:
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
         region = call.facts.region or call.provider.region
         reach = call.facts.reach(_tiers_of(call), region, maxima)
-        if reach.input_tokens_max is not None and reach.output_tokens_max is not None:
+        is_endless = call.facts.rounds is None
+        if is_endless:
+            call.flags.append(_OPEN_ENDED)
+        elif reach.input_tokens_max is not None and reach.output_tokens_max is not None:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
         if call.card is None:
             return
@@ -358,8 +382,12 @@ class Admission:
             seconds = ceil(call.provider.call_s_max) * call.gpus
             fees = {**reach.fees, Meter.GPU_SECOND: seconds}
             reach = msgspec.structs.replace(reach, fees=fees)
+        if not is_endless:
+            self._bound(call, reach, call.card)
+
+    def _bound(self, call: OpenCall, reach: Reach, card: RateCard) -> None:
         try:
-            call.ceiling = _ceiling_of(call.facts, reach, call.card)
+            call.ceiling = find_ceiling(reach, card)
             call.ceiling_pico = call.ceiling.cost_pico
         except Unbounded as open_ended:
             call.flags.append(str(open_ended))
@@ -452,7 +480,15 @@ class Admission:
         call.flags.append(f"unpriced: {reason}")
 
 
-def _read_secret(client: Client) -> str | None:
+def read_secret(client: Client) -> str | None:
+    """Find the key, wherever the SDK put it.
+
+    Args:
+        client: The one who called.
+
+    Returns:
+        The virtual key; ``None`` where there is none.
+    """
     for name in CREDENTIALS:
         value = client.header(name)
         if not value:
@@ -463,12 +499,6 @@ def _read_secret(client: Client) -> str | None:
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
     return client.query("key")
-
-
-def _ceiling_of(facts: RequestFacts, reach: Reach, card: RateCard) -> Ceiling:
-    if facts.rounds is None:
-        raise Unbounded(_OPEN_ENDED)
-    return find_ceiling(reach, card)
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

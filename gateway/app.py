@@ -60,6 +60,7 @@ from gateway.routes import Provider, Router
 from gateway.running import DirectoryFollower
 from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
+from gateway.translate import Translation
 from gateway.upstream import HttpUpstream
 from gateway.user_tokens import UserTokens
 from gateway.welcome import Welcome, say
@@ -153,6 +154,7 @@ async def _run(settings: Settings, started_s: float) -> None:
             )
         )
         exits.callback(gateway.tokenizer.stop)
+        exits.callback(gateway.translation.stop)
         secret = await asyncio.to_thread(gateway.directory.first_start)
         await gateway.follower.reload()
         for one in (gateway.follower.follow(), follower.follow()):
@@ -225,6 +227,21 @@ def _tell(report: RecoveryReport) -> None:
     )
     if report.store_trouble is not None:
         log.warning("the ledger is behind: %s", report.store_trouble)
+
+
+def own_url(settings: Settings) -> str:
+    """Tell where a process of this machine reaches the gateway.
+
+    Args:
+        settings: Checked.
+
+    Returns:
+        Its address; loopback where it listens everywhere.
+    """
+    host = settings.server.host
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not listened on
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
 
 
 def admin_token_of(settings: Settings) -> tuple[str, bool]:
@@ -326,7 +343,22 @@ def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings)
         deployments=one.deployments,
         fleet=fleet_of(settings, provider_id),
         call_s_max=one.timeout_s,
+        project=project_of(one),
     )
+
+
+def project_of(one: ProviderSettings) -> str | None:
+    """Write whose project Vertex bills, as in an address there.
+
+    Args:
+        one: Settings of a provider.
+
+    Returns:
+        Project and location; ``None`` where the settings name no project.
+    """
+    if one.project is None:
+        return None
+    return f"projects/{one.project}/locations/{one.region or 'global'}"
 
 
 def region_of(kind: str, base_url: str) -> str | None:
@@ -393,6 +425,7 @@ class _Gateway:
         ids, engine = base.ids, base.engine
         self._loop = asyncio.get_running_loop()
         self.tokenizer = TokenizerProcess()
+        self.translation = Translation(own_url(settings))
         self.budgets = MemoryBudgets()
         self.directory = Directory(engine, settings, clock, ids)
         self.queries = Queries(engine)
@@ -495,6 +528,7 @@ class _Gateway:
             budgets=self.budgets,
             journal=self._journal,
             watcher=self.metrics,
+            translation=self.translation,
             user_tokens=UserTokens(self.tokenizer, float(metering.user_input_tokens)),
             is_committing=metering.durability == "commit",
         )

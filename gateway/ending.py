@@ -19,10 +19,10 @@ from gateway.clock import Clock, epoch_us
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import LedgerRecord, Outcome
-from gateway.settlement import NO_BILL, Bill, rate_call
+from gateway.settlement import NO_BILL, Bill, bill_reported, rate_call
 from gateway.several import rate_several, sum_usage
 from gateway.wire.facts import Answer
-from pricing.meters import OUTPUT_METERS, Meter
+from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.selfhosted import gpu_seconds
 from pricing.served import Served
 from pricing.usage import NOTHING, Basis, Quantity, Usage, unknown_usage
@@ -117,6 +117,7 @@ class Endings:
             usage is None
             or not usage.counts
             or answer.text_chars > answer.usage_chars
+            or answer.lacks_input
             or call.gpus
             or call.is_request_priced
             or (call.facts is not None and call.facts.fees and not answer.tells_fees)
@@ -138,7 +139,12 @@ class Endings:
         told = self.reported(call)
         if told is not None:
             return told
-        return _with_fees(await self._meter_tokens(call, ending), self._fees(call))
+        answer = call.answer
+        if answer.usage is not None and answer.lacks_input:
+            usage = await self._add_prompt(call, answer.usage)
+        else:
+            usage = await self._meter_tokens(call, ending)
+        return _with_fees(usage, self._fees(call))
 
     def _fees(self, call: OpenCall) -> Mapping[Meter, Quantity]:
         """What stands in no usage object: what is charged by the call, and by its time."""
@@ -190,6 +196,18 @@ class Endings:
         flag = "usage was reported before the answer ended: the rest is counted here"
         return Usage(counts=counts, basis=Basis.PARTIAL, flags=(*reported.flags, flag))
 
+    async def _add_prompt(self, call: OpenCall, reported: Usage) -> Usage:
+        """Add to what was reported the prompt that the provider did not count."""
+        prompt = call.format.read_prompt(call.asked)
+        if prompt is None:
+            return _with_prompt_at_bound(call, reported)
+        try:
+            tokens = await self.counter.count(prompt, call.model)
+        except CountingFailed as failed:
+            log.warning("counting failed id=%s reason=%s", call.id, failed)
+            return _with_prompt_at_bound(call, reported)
+        return _with_prompt(reported, tokens, "counted here")
+
     def settle(self, call: OpenCall, ending: Ending, usage: Usage) -> LedgerRecord:
         """Rate the usage, settle every hold, write the record.
 
@@ -206,7 +224,7 @@ class Endings:
                 intent becomes a record when the journal is next recovered.
         """
         assert call.hold is not None
-        bill, usage = rate_answer(call, usage)
+        usage, bill = rate_answer(call, usage)
         record = to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
         tokens_in, tokens_out = record.input_total, record.output_total
         tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out
@@ -232,6 +250,8 @@ class Endings:
         if usage is None or usage.basis in (Basis.UNKNOWN, Basis.PARTIAL):
             may_cost = call.is_sent and not is_free
             usage = _at_the_bound(call, call.answer) if may_cost else NOTHING
+        elif call.answer.lacks_input:
+            usage = _with_prompt_at_bound(call, usage)
         usage = _with_fees(usage, self._fees(call))
         try:
             self.settle(call, ending, usage)
@@ -259,7 +279,8 @@ class Endings:
     async def _count(self, call: OpenCall, answer: Answer) -> Usage:
         """Count what was seen with the model's tokenizer, and bound what was not shown."""
         assert call.facts is not None
-        if not answer.text_chars and not call.facts.stream:
+        shows_nothing = not answer.text_chars and not call.facts.stream
+        if shows_nothing and call.facts.output_tokens_max != 0:
             raise CountingFailed("the answer shows nothing that could be counted")
         prompt = call.format.read_prompt(call.asked)
         if prompt is None:
@@ -296,6 +317,24 @@ def _with_fees(usage: Usage, fees: Mapping[Meter, Quantity]) -> Usage:
     return Usage(counts={**usage.counts, **fees}, basis=usage.basis, flags=usage.flags)
 
 
+def _with_prompt(reported: Usage, tokens: int, how: str) -> Usage:
+    counts: dict[Meter, Quantity] = {Meter.INPUT: tokens} if tokens else {}
+    flag = f"the provider did not count the prompt: {how}"
+    return Usage(
+        counts={**counts, **reported.counts},
+        basis=Basis.PARTIAL,
+        flags=(*reported.flags, flag),
+    )
+
+
+def _with_prompt_at_bound(call: OpenCall, reported: Usage) -> Usage:
+    if call.ceiling is None:
+        return unknown_usage("the provider did not count the prompt, and nothing bounds it")
+    counts = call.ceiling.counts.items()
+    tokens = sum(count for meter, count in counts if meter in INPUT_METERS)
+    return _with_prompt(reported, int(tokens), "booked at the most it could be")
+
+
 def _region_of(call: OpenCall) -> str | None:
     """The region class served: the provider's word, else what was asked, else its address."""
     told = call.answer.region
@@ -318,7 +357,7 @@ def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:
     )
 
 
-def rate_answer(call: OpenCall, usage: Usage) -> tuple[Bill, Usage]:
+def rate_answer(call: OpenCall, usage: Usage) -> tuple[Usage, Bill]:
     """Rate what a call used by what its answer says was served.
 
     Args:
@@ -326,7 +365,7 @@ def rate_answer(call: OpenCall, usage: Usage) -> tuple[Bill, Usage]:
         usage: What the model that served used.
 
     Returns:
-        The bill, and what all models used.
+        What all models used together, and the bill.
     """
     assert call.provider is not None
     assert call.facts is not None
@@ -347,8 +386,15 @@ def rate_answer(call: OpenCall, usage: Usage) -> tuple[Bill, Usage]:
     )
     if answer.others:
         bill = rate_several(usage, answer.others, served, call.card, call.book)
-        return bill, sum_usage(usage, answer.others)
-    return rate_call(usage, served, call.card, call.book), usage
+        usage = sum_usage(usage, answer.others)
+    else:
+        bill = rate_call(usage, served, call.card, call.book)
+        if answer.prompt_tokens is not None:
+            # Of the record alone nobody could tell in which context bands the prompts were.
+            bill = msgspec.structs.replace(bill, served=None, priced_model="")
+    if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
+        bill = bill_reported(bill, answer.provider_cost)
+    return usage, bill
 
 
 def to_record(
@@ -367,6 +413,8 @@ def to_record(
         The record, not journalled yet.
     """
     answer, caller = call.answer, call.caller
+    if call.origin is not None:
+        call.flags.append(f"translated from {call.origin.partition(' ')[2]}")
     flags = (*call.flags, *usage.flags, *answer.flags, *bill.flags, *ending.flags)
     cost_pico = None if bill.cost is None else bill.cost.pico
     if cost_pico is not None and call.ceiling_pico is not None and cost_pico > call.ceiling_pico:
@@ -400,6 +448,7 @@ def to_record(
         input_parts=UNSET if call.prompt_parts is None else dict(sorted(call.prompt_parts.items())),
         cost_pico=cost_pico,
         list_cost_pico=None if bill.list_cost is None else bill.list_cost.pico,
+        provider_cost_pico=None if bill.provider_cost is None else bill.provider_cost.pico,
         price_version=bill.version,
         cost_status=bill.status,
         lines=to_ledger_lines(bill.lines),

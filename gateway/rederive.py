@@ -13,6 +13,7 @@ from pricing.agreements import Payer
 from pricing.book import Book, BookBroken
 from pricing.money import pico_to_text, round_to_pico
 from pricing.rates import CompiledRate, RateCard
+from pricing.sku import REPORTED_TIER
 
 FindBook = Callable[[str, str], Book]
 
@@ -23,7 +24,8 @@ class DerivedLine:
 
     Attributes:
         line: As booked.
-        price: The price of that name; ``None`` where the book cannot tell.
+        price: The price of that name; ``None`` where the book cannot tell, or the provider said
+            what the call costs.
         problem: Why it cannot, or what differs; ``None`` where everything agrees.
     """
 
@@ -46,6 +48,8 @@ def derive_lines(record: LedgerRecord, find_book: FindBook) -> tuple[DerivedLine
 
 
 def _derive(record: LedgerRecord, line: LedgerLine, find_book: FindBook) -> DerivedLine:
+    if line.price_id == f"{line.sku}/{REPORTED_TIER}":
+        return DerivedLine(line=line, price=None, problem=_difference_reported(record, line))
     try:
         card = _find_card(record, line, find_book)
     except BookBroken as broken:
@@ -67,6 +71,15 @@ def _find_card(record: LedgerRecord, line: LedgerLine, find_book: FindBook) -> R
         from_epoch_us(record.started_at_us),
         Payer(record.organization, record.team, record.project),
     )
+
+
+def _difference_reported(record: LedgerRecord, line: LedgerLine) -> str | None:
+    """What the provider itself said is in no price book, but in the record."""
+    told = record.provider_cost_pico
+    if told == line.cost_pico:
+        return None
+    said = "nothing" if told is None else pico_to_text(told)
+    return f"{line.meter}: the provider said {said}, {pico_to_text(line.cost_pico)} booked"
 
 
 def _difference(line: LedgerLine, price: CompiledRate) -> str | None:

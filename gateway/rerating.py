@@ -26,6 +26,7 @@ from pricing.usage import Quantity
 
 Reason = Literal[
     "usage_unknown",
+    "provider_cost",
     "not_said",
     "not_derivable",
     "several_models",
@@ -35,6 +36,7 @@ Reason = Literal[
 ]
 REASONS: Final[Mapping[Reason, str]] = {
     "usage_unknown": "nobody knows what the call used",
+    "provider_cost": "the provider itself said what the call costs",
     "not_said": "the record does not say what it was priced as",
     "not_derivable": "its own cost cannot be derived from the version it names",
     "several_models": "several models worked on it, each at a price of its own",
@@ -127,6 +129,8 @@ class Rerater:
             return UNBILLED
         if call.basis == _UNKNOWN:
             return Left("usage_unknown", REASONS["usage_unknown"])
+        if call.provider_cost_pico is not None:
+            return Left("provider_cost", REASONS["provider_cost"])
         if not _adds_up(call):
             return Left("not_derivable", "the lines of the record do not add up to its cost")
         priced = call.priced or self._origins.find(call)

@@ -13,7 +13,14 @@ from gateway.refusals import InvalidRequest, ModelNotAllowed
 from gateway.upstream import Upstream, UpstreamRequest
 from gateway.wire.endpoints import Match, WrongMethod
 from gateway.wire.facts import NO_NAMES, Dialect, WireFormat
-from gateway.wire.table import DIALECTS, ENDPOINTS, OPENAI, OPENAI_DIALECT, OPENAI_PREFIXES
+from gateway.wire.table import (
+    DIALECTS,
+    ENDPOINTS,
+    OPENAI,
+    OPENAI_DIALECT,
+    OPENAI_PREFIXES,
+    TRANSLATED,
+)
 from pricing.book import Book
 from pricing.selfhosted import NO_FLEET, Fleet
 
@@ -43,6 +50,7 @@ class Provider:
         fleet: How many GPUs its models run on; counts only where time has a price.
         call_s_max: Longest a call may take where time has a price.
         sign: Signs a request where a header is not enough; ``None`` where it is.
+        project: Whose project Vertex bills, with its location, as in an address there.
     """
 
     id: str
@@ -58,6 +66,7 @@ class Provider:
     fleet: Fleet = NO_FLEET
     call_s_max: float = 600
     sign: Signer | None = None
+    project: str | None = None
 
     def model_behind(self, name: str) -> str:
         """Find the model whose prices a name has.
@@ -96,14 +105,16 @@ class Destination:
     Attributes:
         provider: Who serves it.
         model: The model under the provider's own name.
-        path: What is appended to the provider's base address.
-        format: Wire format there.
+        path: What is appended to the provider's base address; below ``/v1`` where it is translated.
+        format: Wire format there; that of the request where it is translated.
+        is_translated: Whether the provider speaks another language.
     """
 
     provider: Provider
     model: str
     path: str
     format: WireFormat
+    is_translated: bool = False
 
 
 class Router:
@@ -201,27 +212,39 @@ class Router:
         if slash and prefix in self.providers:
             provider = self.providers[prefix]
             match = _find_on_openai_surface(provider, method, surface.path)
-            if match is None:
-                raise ModelNotAllowed(
-                    name,
-                    f"provider {provider.id!r} ({provider.kind}) has no {surface.path} in OpenAI's "
-                    "API and this version does not translate",
-                )
-            return _destination(provider, model, match)
+            if match is not None:
+                return _destination(provider, model, match)
+            if _can_translate(provider, surface.path):
+                return _translated(provider, model, surface)
+            raise ModelNotAllowed(
+                name,
+                f"provider {provider.id!r} ({provider.kind}) has no {surface.path} in OpenAI's API "
+                "and this version does not translate it",
+            )
         speakers = [
             (provider, match)
             for provider in self.providers.values()
             if (match := _find_on_openai_surface(provider, method, surface.path)) is not None
         ]
+        others = [
+            provider
+            for provider in self.providers.values()
+            if _can_translate(provider, surface.path)
+            and name
+            and book.find_model(provider.priced_as, provider.model_behind(name))
+        ]
         serving = [
             (p, match)
             for p, match in speakers
             if name and book.find_model(p.priced_as, p.model_behind(name))
-        ] or speakers
-        if len(serving) > 1:
-            choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p, _ in serving)
+        ] or ([] if others else speakers)
+        if len(serving) + len(others) > 1:
+            able = [*(p for p, _ in serving), *others]
+            choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p in able)
             what = repr(name) if name else "it: the address decides"
             raise InvalidRequest(f"several providers could serve {what}: say {choices}")
+        if others:
+            return _translated(others[0], name, surface)
         if not serving:
             known = ", ".join(self.providers) or "none is configured"
             raise ModelNotAllowed(
@@ -275,11 +298,15 @@ class Router:
 
 
 def _without_version(path: str, provider: Provider | None) -> str:
-    """Take the version from a path where the provider's base address ends with it as well."""
+    """Take from a path what the provider's base address ends with as well, such as the version."""
     if provider is None:
         return path
-    version = "/" + urlsplit(provider.base_url).path.rpartition("/")[2]
-    return path[len(version) :] if path.startswith(version + "/") and len(version) > 1 else path
+    parts = urlsplit(provider.base_url).path.strip("/").split("/")
+    for first in range(len(parts)):
+        ending = "/" + "/".join(parts[first:])
+        if len(ending) > 1 and path.startswith(ending + "/"):
+            return path[len(ending) :]
+    return path
 
 
 def _find_on_openai_surface(provider: Provider, method: str, path: str) -> Match | None:
@@ -291,6 +318,22 @@ def _find_on_openai_surface(provider: Provider, method: str, path: str) -> Match
         return ENDPOINTS.find(provider.kind, method, _without_version(prefix + path, provider))
     except WrongMethod:
         return None
+
+
+def _can_translate(provider: Provider, path: str) -> bool:
+    return (provider.kind, path) in TRANSLATED and (
+        provider.kind != "vertex" or provider.project is not None
+    )
+
+
+def _translated(provider: Provider, model: str, surface: Surface) -> Destination:
+    return Destination(
+        provider=provider,
+        model=model,
+        path=surface.path,
+        format=surface.format,
+        is_translated=True,
+    )
 
 
 def _destination(provider: Provider, model: str, match: Match) -> Destination:

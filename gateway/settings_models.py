@@ -72,11 +72,11 @@ BASE_URLS: Final[Mapping[str, str]] = {
     "openrouter": "https://openrouter.ai/api/v1",
     "perplexity": "https://api.perplexity.ai",
     "vllm": "http://127.0.0.1:8000/v1",
-    "ollama": "http://127.0.0.1:11434/v1",
+    "ollama": "http://127.0.0.1:11434",
 }
 
 # Kinds whose models stand in the catalog under another provider's name.
-PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai", "vertex": "gemini"}
+PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai"}
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WORKERS_REASON: Final = (
@@ -259,6 +259,7 @@ class ProviderSettings(_Part):
             a file ``null`` means: under the provider's own id.
         region: Cloud region.
         deployments: Azure deployment name to model.
+        project: Google Cloud project, for calls that are translated to Vertex.
     """
 
     kind: ProviderKind
@@ -269,6 +270,7 @@ class ProviderSettings(_Part):
     priced_as: str = ""
     region: str | None = None
     deployments: dict[str, str] = {}
+    project: Annotated[str, Field(pattern=r"^[a-z0-9:.-]{1,64}$")] | None = None
 
     @field_validator("base_url")
     @classmethod

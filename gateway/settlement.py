@@ -3,6 +3,7 @@
 Must never book an unknown as zero. ``pricing.served`` says which prices apply.
 """
 
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -11,7 +12,7 @@ from gateway.ledger.record import CostStatus
 from pricing.book import Book
 from pricing.money import Money
 from pricing.rates import RateCard
-from pricing.rating import RatedLine, UnpricedSku, total_cost, total_list_cost
+from pricing.rating import RatedLine, UnpricedSku, rate_reported, total_cost, total_list_cost
 from pricing.served import Served, find_card_served, name_unpriced, rate_served
 from pricing.sku import STANDARD_TIER
 from pricing.usage import Basis, Usage
@@ -28,6 +29,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
         status: How final the cost is.
         flags: What was odd, in words.
         served: What was to be priced; ``None`` when nothing was.
+        provider_cost: What the provider says the call costs, where that is what it is booked at.
         priced_model: Catalog model whose prices applied, or the name to look them up by when there
             are some; empty when nothing was to be priced.
         tier: Tier it was priced at, or would have been; empty when nothing was to be priced.
@@ -40,6 +42,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     status: CostStatus
     flags: tuple[str, ...] = ()
     served: Served | None = None
+    provider_cost: Money | None = None
     priced_model: str = ""
     tier: str = ""
 
@@ -86,6 +89,32 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
         served=served,
         priced_model=name,
         tier=tier,
+    )
+
+
+def bill_reported(bill: Bill, cost: Decimal) -> Bill:
+    """Put the provider's own word in the place of prices.
+
+    Args:
+        bill: The call by the price book.
+        cost: What the provider says it costs, in US dollars.
+
+    Returns:
+        The bill with one line, final; the same where nothing was to be priced, or nobody knows
+        what the call used.
+    """
+    served = bill.served
+    if served is None or bill.status == "unknown":
+        return bill
+    line = rate_reported(cost, served.priced_as, bill.priced_model, served.at)
+    return msgspec.structs.replace(
+        bill,
+        lines=(line,),
+        cost=line.cost,
+        list_cost=line.cost,
+        status="final",
+        flags=(),
+        provider_cost=line.cost,
     )
 
 

@@ -4,14 +4,16 @@ Must never price a call partially or fill a missing price in.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 import msgspec
 
 from pricing.meters import INPUT_METERS, Meter
 from pricing.money import CurrencyMismatch, Money, round_to_pico
-from pricing.rates import NO_VARIANTS, CompiledRate, RateCard
-from pricing.sku import STANDARD_TIER, SkuId
+from pricing.rates import NO_VARIANTS, CompiledRate, Rate, RateCard, compile_price
+from pricing.sku import REPORTED_TIER, STANDARD_TIER, SkuId
 from pricing.usage import Quantity
 from pricing.worst import Reach as Reach
 from pricing.worst import WorstCase, find_worst
@@ -165,6 +167,42 @@ def _pico_of(quantity: Quantity, rate: CompiledRate) -> int:
     return round_to_pico(numerator * rate.pico_numerator, denominator * rate.pico_denominator)
 
 
+def rate_reported(
+    cost: Decimal, provider: str, model: str, at: datetime, currency: str = "USD"
+) -> RatedLine:
+    """Make the one line of a call whose provider says what it costs.
+
+    Args:
+        cost: What the provider says, exactly.
+        provider: Catalog provider.
+        model: Its model.
+        at: When the call began; aware.
+        currency: ISO 4217 code of the cost.
+
+    Returns:
+        One request at that price, rounded once like every other line.
+    """
+    text = f"{cost:f}"
+    amount = Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
+    rate = Rate(
+        provider=provider,
+        model=model,
+        meter=Meter.REQUEST,
+        amount=Decimal(0),
+        per=1,
+        currency=currency,
+        valid_from=at,
+        valid_to=None,
+        tier=REPORTED_TIER,
+        source="the provider's own answer",
+        checked_at=at.date(),
+    )
+    # The amount of a published rate has nine decimals at most; what a provider says may have more.
+    price = compile_price(rate, amount, 1)
+    pico = _pico_of(1, price)
+    return RatedLine(rate.sku, Meter.REQUEST, 1, price, currency, pico, pico)
+
+
 def total_cost(lines: Iterable[RatedLine], currency: str) -> Money:
     """Add lines up.
 
@@ -260,7 +298,8 @@ def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
     Raises:
         Unbounded: Neither the request nor the card bounds one side, or time has a price and
             nothing bounds it.
-        UnpricedSku: A reachable tier has no price for plain input or output.
+        UnpricedSku: A reachable tier has no price for a fee, or for plain input or output where the
+            call counts such tokens.
     """
     if Meter.GPU_SECOND not in reach.fees and prices_time(card):
         raise Unbounded("nothing bounds the time of this call, and time is what it costs")
@@ -282,8 +321,11 @@ def _ceiling_in(
     tokens_in, tokens_out = tokens_max
     counts: dict[Meter, Quantity] = {**reach.fees} if reach.fees else {}
     top = case.input_tokens_top
-    counts[case.input_meter] = tokens_in if top is None else top
-    counts[case.output_meter] = tokens_out
+    # What is charged by the piece alone has no price per token, and needs none.
+    if case.input_meter is not None and (tokens_in or not counts):
+        counts[case.input_meter] = tokens_in if top is None else top
+    if case.output_meter is not None and (tokens_out or not counts):
+        counts[case.output_meter] = tokens_out
     cost_pico = 0
     for _, rate, pico in _rate_each(counts, card, case.tier, reach.region, case.variants):
         cost_pico += pico

@@ -12,6 +12,8 @@ SkuId = NewType("SkuId", str)
 PriceId = NewType("PriceId", str)
 
 STANDARD_TIER = "standard"
+# Stands where a tier stands in the price id of what the provider itself says a call costs.
+REPORTED_TIER = "reported"
 
 
 def sku_id(provider: str, model: str, meter: Meter) -> SkuId:

@@ -24,7 +24,12 @@ from pricing.usage import Quantity
 
 _STANDARD: Final = frozenset({STANDARD_TIER})
 WorstKey = tuple[
-    frozenset[Meter], frozenset[str], str | None, int, tuple[tuple[Meter, str | None], ...]
+    frozenset[Meter],
+    frozenset[str],
+    str | None,
+    int,
+    tuple[tuple[Meter, str | None], ...],
+    tuple[bool, bool],
 ]
 
 _FEE_METERS: Final = tuple(m for m in Meter if m not in INPUT_METERS and m not in OUTPUT_METERS)
@@ -60,15 +65,16 @@ class WorstCase:
     Attributes:
         tier: Service tier.
         input_tokens_top: Largest prompt of the band; ``None`` in the band of the largest prompt.
-        input_meter: The reachable input meter with the highest price there.
-        output_meter: The reachable output meter with the highest price there.
+        input_meter: The reachable input meter with the highest price there; ``None`` for a call
+            without input tokens.
+        output_meter: The reachable output meter with the highest price there, likewise.
         variants: The dearest make of every meter that is sold in several, or the one asked for.
     """
 
     tier: str
     input_tokens_top: int | None
-    input_meter: Meter
-    output_meter: Meter
+    input_meter: Meter | None
+    output_meter: Meter | None
     variants: Mapping[Meter, str] = field(default_factory=dict)
 
 
@@ -101,11 +107,13 @@ def find_worst(card: RateCard, reach: Reach, input_tokens_max: int) -> tuple[Wor
         if variants and card.makes
         else ()
     )
-    key = (reach.meters, tiers, region, reached, named)
+    # A call without tokens, such as a search, needs no price for them.
+    counts = (input_tokens_max > 0, reach.output_tokens_max != 0)
+    key = (reach.meters, tiers, region, reached, named, counts)
     found = card.worst.get(key)
     if found is not None:
         return found
-    search = _Search(card, reach.meters, region, card.edges[:reached], dict(named))
+    search = _Search(card, reach.meters, region, card.edges[:reached], dict(named), counts)
     found = _undominated(option for tier in sorted(tiers) for option in search.options(tier))
     if tiers <= card.tiers:
         card.worst[key] = found
@@ -113,6 +121,7 @@ def find_worst(card: RateCard, reach: Reach, input_tokens_max: int) -> tuple[Wor
 
 
 _Best = tuple[Meter, str | None, CompiledRate | None]
+_NOT_COUNTED: Final = (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +133,31 @@ class _Search:
     region: str | None
     edges: tuple[int, ...]
     named: Mapping[Meter, str | None]
+    counts: tuple[bool, bool]
 
     def options(self, tier: str) -> "Iterator[_Option]":
         """One option for every band up to the one of the largest prompt."""
         for above, top in zip((BASE_BAND, *self.edges), (*self.edges, None), strict=True):
             shortest = above + 1
-            sides = (
-                self._dearest(tier, self.meters & INPUT_METERS, Meter.INPUT, shortest),
-                self._dearest(tier, self.meters & OUTPUT_METERS, Meter.OUTPUT, shortest),
-            )
+            found = [
+                self._dearest(tier, self.meters & meters, plain, shortest)
+                if is_counted
+                else _NOT_COUNTED
+                for is_counted, meters, plain in (
+                    (self.counts[0], INPUT_METERS, Meter.INPUT),
+                    (self.counts[1], OUTPUT_METERS, Meter.OUTPUT),
+                )
+            ]
             fees = [self._dearest(tier, frozenset({fee}), fee, shortest) for fee in _FEE_METERS]
             yield _Option(
                 case=WorstCase(
                     tier=tier,
                     input_tokens_top=top,
-                    input_meter=sides[0][0],
-                    output_meter=sides[1][0],
-                    variants={meter: name for meter, name, _ in (*sides, *fees) if name},
+                    input_meter=found[0][0],
+                    output_meter=found[1][0],
+                    variants={meter: name for meter, name, _ in (*found, *fees) if meter and name},
                 ),
-                sides=(sides[0][2], sides[1][2]),
+                sides=tuple(rate for meter, _, rate in found if meter),
                 fees=tuple(rate for _, _, rate in fees),
             )
 
@@ -184,12 +199,12 @@ class _Option:
 
     Attributes:
         case: The case.
-        sides: Price of the dearest input and of the dearest output meter.
+        sides: Price of the dearest input and of the dearest output meter, where one is counted.
         fees: Price of every meter that is not tokens.
     """
 
     case: WorstCase
-    sides: tuple[CompiledRate | None, CompiledRate | None]
+    sides: tuple[CompiledRate | None, ...]
     fees: tuple[CompiledRate | None, ...]
 
     def dominates(self, other: "_Option") -> bool:

@@ -226,7 +226,9 @@ def _show(engine: Engine, args: argparse.Namespace) -> int:
         _write_corrections(record, later)
     for problem in trouble:
         write_note(f"does not add up: {problem}")
-    if derived and not trouble:
+    if record.provider_cost_pico is not None and not trouble:
+        write_line("the provider itself said what this call costs; no price book was asked")
+    elif derived and not trouble:
         write_line(f"price book {record.price_version} says the same of every line")
     return 1 if trouble else 0
 

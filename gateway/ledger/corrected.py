@@ -75,6 +75,7 @@ class PostedCall(msgspec.Struct, frozen=True, kw_only=True):
         first_sums: Costs of the record itself by meter.
         first_usage: Counts of the record itself.
         priced: What it was priced as; ``None`` when the record does not say.
+        provider_cost_pico: What the provider itself says it cost, where that is what was booked.
         before_pico: Cost without what the run in question added; ``None`` where it was unknown.
         is_mine: Whether the run in question added something.
     """
@@ -98,6 +99,7 @@ class PostedCall(msgspec.Struct, frozen=True, kw_only=True):
     first_sums: Sums
     first_usage: Mapping[str, int | str]
     priced: PricedAs | None
+    provider_cost_pico: int | None = None
     before_pico: int | None
     is_mine: bool = False
 
@@ -139,6 +141,7 @@ _CALL: Final = (
     records.c.model_asked,
     records.c.model_behind,
     records.c.tier_asked,
+    records.c.provider_cost_pico,
 )
 _Ids = Select[tuple[str]] | Sequence[str]
 _NO_MAKES: Final[Mapping[str, str]] = {}
@@ -206,6 +209,7 @@ def read_calls(
             else PricedAs(
                 row[14], row[15], row[16], row[17], row[18] or _NO_MAKES, row[19], row[20], row[21]
             ),
+            provider_cost_pico=row[-1],
             before_pico=row[11],
         )
         later = corrections.get(id_)
@@ -290,6 +294,7 @@ def posted_call(
         first_sums=first,
         first_usage=record.usage,
         priced=priced,
+        provider_cost_pico=record.provider_cost_pico,
         before_pico=record.cost_pico,
     )
     later = [

@@ -150,7 +150,7 @@ class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
         usage: Disjoint counts.
         tier: Service tier in catalog words; ``None`` for that of the answer.
         region: Region class, as ``Answer.region``; ``None`` for that of the answer.
-        variants: In which make a meter was sold; empty for those of the answer.
+        variants: In which make a meter was sold.
         prompt_tokens: As ``Answer.prompt_tokens``.
     """
 
@@ -168,6 +168,7 @@ class Answer(msgspec.Struct, kw_only=True):
     Attributes:
         usage: What the provider reported last and could be used; ``None`` until it reported. Basis
             ``none`` where it says, or is known, not to bill this answer.
+        lacks_input: The usage leaves the prompt out, which was read all the same: it is counted.
         others: What other models used for it, each billed at its own price.
         provider_cost: What the provider says this answer costs, in its own currency units; ``None``
             where it does not say, or where its word is not the bill.
@@ -198,6 +199,7 @@ class Answer(msgspec.Struct, kw_only=True):
     """
 
     usage: Usage | None = None
+    lacks_input: bool = False
     others: tuple[OtherUse, ...] = ()
     provider_cost: Decimal | None = None
     tells_fees: bool = False

@@ -10,9 +10,15 @@ from typing import Final, TypeVar
 import msgspec
 
 from gateway.wire.facts import Answer
-from gateway.wire.openai_usage import UsageObject, read_usage
+from gateway.wire.openai_usage import (
+    OPENAI_COUNTING,
+    Counting,
+    UsageObject,
+    read_odd_usage,
+    read_usage,
+)
 from gateway.wire.sse import SseSplitter, data_of, is_lone_object
-from pricing.usage import Basis
+from pricing.usage import Basis, Usage
 
 TEXT_KEPT_CHARS_MAX: Final = 256 * 1024
 EVENT_HELD_BYTES_MAX: Final = 256 * 1024
@@ -28,9 +34,37 @@ NAME_CHARS_MAX: Final = 256
 
 # Wire words for a service tier, in the words of the catalog. ``auto`` and nothing at all leave the
 # choice to the project's settings at the provider.
-_TIERS: Final[Mapping[str | None, str | None]] = MappingProxyType(
-    {None: None, "auto": None, "default": "standard", "fast": "priority"}
+TIERS: Final[Mapping[str | None, str | None]] = MappingProxyType(
+    {
+        None: None,
+        "auto": None,
+        "default": "standard",
+        "on_demand": "standard",
+        "fast": "priority",
+    }
 )
+# Where an answer has this and no usage, its usage stands in another place.
+_COUNTED: Final = b'"prompt_tokens"'
+
+
+class Make(msgspec.Struct, frozen=True, kw_only=True):
+    """What one provider does beside what OpenAI's API says.
+
+    Attributes:
+        counting: How it counts.
+        tiers: Its words for service tiers, in the words of the catalog.
+        publisher: What stands before the names of the catalog in its model names.
+        note: Reads what stands beside its counts, such as the cost: called with every JSON object
+            that has brought usage, after the usage has been read.
+    """
+
+    counting: Counting = OPENAI_COUNTING
+    tiers: Mapping[str | None, str | None] = TIERS
+    publisher: str = ""
+    note: Callable[[Answer, bytes], None] | None = None
+
+
+OPENAI_MAKE: Final = Make()
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -56,6 +90,8 @@ class _Choice(msgspec.Struct, gc=False):
     delta: _Message | None = None
     message: _Message | None = None
     finish_reason: str | None = None
+    # Of the older completions.
+    text: str | None = None
 
 
 class _Sketch(msgspec.Struct, gc=False):
@@ -83,10 +119,22 @@ class _Outline(msgspec.Struct, gc=False):
     choices: msgspec.Raw = ABSENT
 
 
+class _Counted(msgspec.Struct, gc=False):
+    usage: msgspec.Raw = ABSENT
+
+
+class _Elsewhere(msgspec.Struct, gc=False):
+    """Where usage stands when it does not stand at the top."""
+
+    x_groq: _Counted | None = None
+    choices: list[_Counted] | None = None
+
+
 _decode_chunk = msgspec.json.Decoder(_Chunk, strict=False).decode
 _decode_sketch = msgspec.json.Decoder(_Sketch, strict=False).decode
 _decode_outline = msgspec.json.Decoder(_Outline).decode
 _decode_usage = msgspec.json.Decoder(UsageObject, strict=False).decode
+_decode_elsewhere = msgspec.json.Decoder(_Elsewhere).decode
 _decode_choice = msgspec.json.Decoder(_Choice).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -102,10 +150,19 @@ class ChatStream:
         can_append: Always: an event of the gateway's own may follow the provider's last.
     """
 
-    __slots__ = ("_held", "_is_passing", "_splitter", "_strips_usage", "answer", "can_append")
+    __slots__ = (
+        "_held",
+        "_is_passing",
+        "_make",
+        "_splitter",
+        "_strips_usage",
+        "answer",
+        "can_append",
+    )
 
-    def __init__(self, *, strips_usage: bool) -> None:
+    def __init__(self, *, strips_usage: bool, make: Make = OPENAI_MAKE) -> None:
         self.answer = Answer()
+        self._make = make
         self.can_append = True
         self._splitter = SseSplitter()
         self._strips_usage = strips_usage
@@ -132,7 +189,7 @@ class ChatStream:
         splitter = self._splitter
         if is_lone_object(chunk) and not (splitter.held or self._held or self._is_passing):
             # What most providers send most of the time; all the rest is for the other times.
-            is_kept = not (_fold_event(self.answer, chunk[6:-2]) and self._strips_usage)
+            is_kept = not (_fold_event(self.answer, chunk[6:-2], self._make) and self._strips_usage)
             return chunk if is_kept else b""
         kept = [event for event in splitter.split(chunk) if self._is_for_now(event)]
         if self._held and len(self._held) + len(splitter.held) > END_HELD_BYTES_MAX:
@@ -178,7 +235,7 @@ class ChatStream:
                 self.answer.is_complete = True
                 self._held += event
                 return False
-            if _fold_event(self.answer, data) and self._strips_usage:
+            if _fold_event(self.answer, data, self._make) and self._strips_usage:
                 return False
         if self._held:
             # Keep the order: once an event is held back, so is everything after it.
@@ -192,11 +249,12 @@ class ChatStream:
         return held
 
 
-def read_answer(body: bytes) -> Answer:
+def read_answer(body: bytes, make: Make = OPENAI_MAKE) -> Answer:
     """Read a whole answer.
 
     Args:
         body: The answer as it came.
+        make: What is particular to the provider.
 
     Returns:
         What it says, with its text only if it has no usable usage; not readable when it is not a
@@ -206,69 +264,102 @@ def read_answer(body: bytes) -> Answer:
     try:
         sketch = _decode_sketch(body)
         if sketch.usage is not None:
-            _fold(answer, sketch)
+            _fold(answer, sketch, make)
+        elif _COUNTED in body:
+            _fold_elsewhere(answer, body, make)
         if answer.usage is None or answer.usage.basis is Basis.UNKNOWN:
             chunk = _decode_chunk(body)
-            _fold(answer, chunk)
+            _fold(answer, chunk, make)
             _fold_choices(answer, chunk.choices or ())
     except UNREADABLE:
-        _fold_outline(answer, body)
+        _fold_outline(answer, body, make)
         return answer
+    if sketch.usage is not None and make.note is not None:
+        make.note(answer, body)
+        # What is told of a whole answer is told of all its text.
+        answer.usage_chars = answer.text_chars
     answer.is_readable = True
     answer.is_complete = True
     return answer
 
 
-def read_tier(word: str | None) -> str | None:
+def read_tier(word: str | None, tiers: Mapping[str | None, str | None] = TIERS) -> str | None:
     """Translate a service tier to the catalog's words.
 
     Args:
         word: As on the wire.
+        tiers: What the provider's words mean.
 
     Returns:
         ``standard``, ``flex``, ``priority``, or the word itself; ``None`` when undecided.
     """
-    return _TIERS.get(word, word)
+    return tiers.get(word, word)
 
 
-def _fold_event(answer: Answer, data: bytes) -> bool:
+def _fold_event(answer: Answer, data: bytes, make: Make) -> bool:
     """Fold one event and say whether it is the extra usage chunk: usage and no choices."""
     try:
         chunk = _decode_chunk(data)
     except UNREADABLE:
-        return _fold_outline(answer, data)
+        return _fold_outline(answer, data, make)
     answer.is_readable = True
-    _fold(answer, chunk)
+    has_brought = _fold(answer, chunk, make)
     if chunk.choices:
         _fold_choices(answer, chunk.choices)
     if chunk.usage is None:
+        if _COUNTED in data:
+            _fold_elsewhere(answer, data, make)
         return False
     # Text that comes after this is not in the count.
     answer.usage_chars = answer.text_chars
+    if has_brought and make.note is not None:
+        make.note(answer, data)
     return not chunk.choices and not answer.is_error
 
 
-def _fold_outline(answer: Answer, data: bytes) -> bool:
+def _fold_elsewhere(answer: Answer, data: bytes, make: Make) -> None:
+    """Fold usage that stands in another place: Groq's ``x_groq``, Moonshot's choices.
+
+    Source:
+        https://console.groq.com/docs/api-reference; https://platform.moonshot.ai/docs/api/chat,
+        checked 2026-11-23.
+    """
+    try:
+        found = _decode_elsewhere(data)
+    except UNREADABLE:
+        return
+    for place in (found.x_groq, *(found.choices or ())):
+        if place is not None and bytes(place.usage) not in NULLS:
+            _take_usage(answer, _usage_of(bytes(place.usage), make))
+            answer.usage_chars = answer.text_chars
+
+
+def _fold_outline(answer: Answer, data: bytes, make: Make) -> bool:
     """Fold what can be read where some field is odd; what cannot be is counted by its size."""
     try:
         outline = _decode_outline(data)
     except UNREADABLE:
         return False
-    usage = None
-    if bytes(outline.usage) not in NULLS:
-        usage = _try_read(_decode_usage, outline.usage) or UsageObject()
     _fold(
         answer,
         _Sketch(
             id=_try_read(_decode_text, outline.id),
             model=_try_read(_decode_text, outline.model),
             service_tier=_try_read(_decode_text, outline.service_tier),
-            usage=usage,
             error=outline.error,
         ),
+        make,
     )
+    has_usage = bytes(outline.usage) not in NULLS
+    if has_usage:
+        has_brought = _take_usage(answer, _usage_of(bytes(outline.usage), make))
+        if has_brought and make.note is not None:
+            make.note(answer, data)
+    elif _COUNTED in data:
+        _fold_elsewhere(answer, data, make)
     if bytes(outline.choices) in NULLS:
-        return usage is not None
+        answer.usage_chars = answer.text_chars if has_usage else answer.usage_chars
+        return has_usage
     choices = _try_read(_decode_list, outline.choices)
     for raw in [outline.choices] if choices is None else choices:
         choice = _try_read(_decode_choice, raw)
@@ -276,9 +367,32 @@ def _fold_outline(answer: Answer, data: bytes) -> bool:
             _keep_unread(answer, bytes(raw))
         else:
             _fold_choices(answer, (choice,))
-    if usage is not None:
+    if has_usage:
         answer.usage_chars = answer.text_chars
-    return usage is not None and choices == []
+    return has_usage and choices == []
+
+
+def _usage_of(raw: bytes, make: Make) -> Usage:
+    """Read a usage object by itself; where a field is odd the others still count."""
+    try:
+        return read_usage(_decode_usage(raw), make.counting)
+    except UNREADABLE:
+        usage = read_usage(read_odd_usage(raw), make.counting)
+    if usage.basis is not Basis.REPORTED:
+        return usage
+    odd = (*usage.flags, "a field of the usage could not be read")
+    return Usage(counts=usage.counts, basis=Basis.ESTIMATED, flags=odd)
+
+
+def _take_usage(answer: Answer, usage: Usage) -> bool:
+    """Let the newest report replace the older: running totals are never summed.
+
+    One without counts takes nothing back.
+    """
+    if answer.usage is not None and not usage.counts:
+        return False
+    answer.usage = usage
+    return True
 
 
 def _try_read(decode: Callable[[msgspec.Raw], Read], raw: msgspec.Raw) -> Read | None:
@@ -288,27 +402,28 @@ def _try_read(decode: Callable[[msgspec.Raw], Read], raw: msgspec.Raw) -> Read |
         return None
 
 
-def _fold(answer: Answer, seen: _Sketch) -> None:
-    if seen.usage is not None:
-        # The newest report replaces the older: running totals are never summed. One without
-        # counts takes nothing back.
-        usage = read_usage(seen.usage)
-        if answer.usage is None or usage.counts:
-            answer.usage = usage
+def _fold(answer: Answer, seen: _Sketch, make: Make) -> bool:
+    """Fold everything but the text and say whether it brought usage."""
+    has_brought = seen.usage is not None and _take_usage(
+        answer, read_usage(seen.usage, make.counting)
+    )
     if seen.model:
-        answer.model = seen.model[:NAME_CHARS_MAX]
+        answer.model = seen.model[:NAME_CHARS_MAX].removeprefix(make.publisher)
     if seen.id:
         answer.request_id = seen.id[:NAME_CHARS_MAX]
     if seen.service_tier:
-        answer.tier = read_tier(seen.service_tier)
+        answer.tier = read_tier(seen.service_tier, make.tiers)
     if seen.error is not ABSENT and bytes(seen.error) not in NULLS:
         answer.is_error = True
+    return has_brought
 
 
 def _fold_choices(answer: Answer, choices: list[_Choice] | tuple[_Choice, ...]) -> None:
     for choice in choices:
         if choice.finish_reason is not None:
             answer.is_finished = True
+        if choice.text:
+            _keep(answer, choice.text)
         message = choice.delta or choice.message
         if message is None:
             continue

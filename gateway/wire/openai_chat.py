@@ -6,21 +6,22 @@ Must never re-encode a body; bytes are spliced or passed on.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 from unicodedata import is_normalized, normalize
 
 import msgspec
 
-from gateway.wire.endpoints import Endpoint
 from gateway.wire.facts import Answer, Asked, BadRequest, ReplyHead, RequestFacts
 from gateway.wire.openai_answer import (
     ABSENT,
     NAME_CHARS_MAX,
     NULLS,
+    OPENAI_MAKE,
     UNREADABLE,
     ChatStream,
+    Make,
     read_answer,
     read_tier,
 )
@@ -102,7 +103,8 @@ class _Plain(msgspec.Struct, gc=False):
 class _Fields(msgspec.Struct, kw_only=True):
     """The fields of a request beside its messages."""
 
-    model: str
+    # Azure has the deployment in the address instead.
+    model: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_tokens: int | None = None
@@ -170,11 +172,66 @@ _NO_FEES: Final[Mapping[Meter, Quantity]] = MappingProxyType({})
 _ONE_SEARCH: Final[Mapping[Meter, Quantity]] = MappingProxyType({Meter.WEB_SEARCH: 1})
 
 
+def always(asked: Asked) -> bool:
+    """Say that every stream may be asked for its usage.
+
+    Args:
+        asked: The request.
+
+    Returns:
+        Yes.
+    """
+    return True
+
+
+def never(asked: Asked) -> bool:
+    """Say that no stream may be asked for its usage: it comes unasked, or is not known.
+
+    Args:
+        asked: The request.
+
+    Returns:
+        No.
+    """
+    return False
+
+
+def bill_by_status(status: int, body: bytes) -> bool | None:
+    """Say that nothing but the status tells whether an answer is billed.
+
+    Args:
+        status: HTTP status.
+        body: The answer.
+
+    Returns:
+        Nothing.
+    """
+    return None
+
+
 class OpenAIChat(OpenAIDialect):
     """The wire format of ``POST /chat/completions``."""
 
     api = "openai.chat"
     stream_types: tuple[str, ...] = ("text/event-stream",)
+
+    def __init__(
+        self,
+        make: Make = OPENAI_MAKE,
+        *,
+        asks_usage: Callable[[Asked], bool] = always,
+        is_billed: Callable[[int, bytes], bool | None] = bill_by_status,
+    ) -> None:
+        """Take what is particular to the provider.
+
+        Args:
+            make: How its answers differ.
+            asks_usage: Tells whether a stream may be asked for its usage.
+            is_billed: Tells whether an answer is billed, where the status tells the wrong thing.
+        """
+        self.make = make
+        self._asks_usage = asks_usage
+        self._is_billed = is_billed
 
     def read_facts(self, asked: Asked) -> RequestFacts:
         """Read what metering needs of a request.
@@ -204,12 +261,13 @@ class OpenAIChat(OpenAIDialect):
         notable = _NOTABLE.findall(body)
         if len(notable) > len(set(notable)) or _has_escapes(body):
             _refuse_repeats(body)
-        if len(request.model) > NAME_CHARS_MAX:
-            raise BadRequest(f"the model name is longer than {NAME_CHARS_MAX} characters")
+        model = model_of(asked, request.model, "a chat completion request").removeprefix(
+            self.make.publisher
+        )
         is_searching = (
             request.web_search_options is not ABSENT
             and bytes(request.web_search_options) not in NULLS
-        ) or _SEARCHES in request.model
+        ) or _SEARCHES in model
         if bytes(request.models) not in NULLS:
             raise BadRequest("'models' names other models to fall back to: name the one to call")
         is_searching = is_searching or not (
@@ -225,10 +283,12 @@ class OpenAIChat(OpenAIDialect):
         elif request.modalities and "audio" in request.modalities:
             meters = meters | _AUDIO_METERS
         return RequestFacts(
-            model=request.model,
+            model=model,
             stream=bool(request.stream),
-            wants_usage=bool(request.stream_options and request.stream_options.include_usage),
-            tier=read_tier(request.service_tier),
+            # A stream that is not asked for its usage is left alone.
+            wants_usage=bool(request.stream_options and request.stream_options.include_usage)
+            or not self._asks_usage(asked),
+            tier=read_tier(request.service_tier, self.make.tiers),
             input_tokens_max=(
                 None if has_parts or is_searching else bytes_of(body) + INPUT_TOKENS_SPARE
             ),
@@ -280,7 +340,7 @@ class OpenAIChat(OpenAIDialect):
         Returns:
             A lane for the bytes of the answer.
         """
-        return ChatStream(strips_usage=not facts.wants_usage)
+        return ChatStream(strips_usage=not facts.wants_usage, make=self.make)
 
     def read_whole(self, body: bytes, facts: RequestFacts, head: ReplyHead) -> Answer:
         """Read a whole answer.
@@ -293,7 +353,12 @@ class OpenAIChat(OpenAIDialect):
         Returns:
             What it says; not readable when it is not a chat completion.
         """
-        return read_answer(body)
+        answer = read_answer(body, self.make)
+        answer.is_billed = self._is_billed(head.status, body)
+        if answer.is_billed:
+            # An error that is billed all the same says nothing of its size.
+            answer.is_readable = False
+        return answer
 
     def may_think(self, model: str) -> bool:
         """Tell whether a model can produce output that is billed and never shown.
@@ -327,6 +392,28 @@ class OpenAIChat(OpenAIDialect):
         except (*UNREADABLE, _MoreThanText):
             return None
         return [text for text in texts if text]
+
+
+def model_of(asked: Asked, named: str | None, what: str) -> str:
+    """Find the model of a request: the deployment in the address, else the body's.
+
+    Args:
+        asked: The request.
+        named: What the body says.
+        what: What the request is, for the message.
+
+    Returns:
+        Its name.
+
+    Raises:
+        BadRequest: There is none, or it is too long.
+    """
+    model = asked.names.get("deployment") or named
+    if model is None:
+        raise BadRequest(f"the request body is not {what}: it has no `model`")
+    if len(model) > NAME_CHARS_MAX:
+        raise BadRequest(f"the model name is longer than {NAME_CHARS_MAX} characters")
+    return model
 
 
 def _read_request(body: bytes) -> _Request:
@@ -447,10 +534,3 @@ def _usage_option(body: bytes, options: Member | None) -> list[tuple[int, int, b
         start = body.index(b"{", options.start) + 1
         edits.append((start, start, b'"include_usage":true' + (b"," if members else b"")))
     return edits
-
-
-ENDPOINTS: Final = (
-    Endpoint(
-        kinds=frozenset({"openai", "vllm", "demo"}), path="/chat/completions", format=OpenAIChat()
-    ),
-)

@@ -3,7 +3,8 @@
 Must never count a token twice, and never turn a missing count into zero.
 """
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +13,7 @@ from pricing.usage import Basis, Quantity, Usage, unknown_usage
 
 # Far above any context; a larger count is an error, and its cost might not fit 64 bits.
 TOKENS_MAX: Final = 10**10
+_NO_OTHERS: Final = (None, None, None)
 
 
 class PromptDetails(msgspec.Struct):
@@ -51,6 +53,12 @@ class UsageObject(msgspec.Struct):
         total_tokens: Their sum, as the provider counts.
         prompt_tokens_details: Parts of the prompt.
         completion_tokens_details: Parts of the completion.
+        cached_tokens: Read from the cache, as Moonshot, Together and Anthropic's compatible
+            address spell it. The next two likewise.
+        num_cached_tokens: As Mistral spelt it.
+        prompt_cache_hit_tokens: As DeepSeek spells it.
+        reasoning_tokens: Thought, as Perplexity spells it.
+        prompt_audio_seconds: Audio heard, as Mistral bills it.
     """
 
     prompt_tokens: int | None = None
@@ -58,22 +66,48 @@ class UsageObject(msgspec.Struct):
     total_tokens: int | None = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
+    cached_tokens: int | None = None
+    num_cached_tokens: int | None = None
+    prompt_cache_hit_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    prompt_audio_seconds: int | None = None
 
 
-def read_usage(raw: UsageObject) -> Usage:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """How a provider counts where its numbers alone do not tell.
+
+    Attributes:
+        thinks_outside: Reasoning is not part of the completion unless the total says that it is.
+        thinks_beside: Reasoning stands beside the completion and in no total.
+        total_has_thought: What the total has beyond prompt and completion is reasoning.
+    """
+
+    thinks_outside: bool = False
+    thinks_beside: bool = False
+    total_has_thought: bool = False
+
+
+OPENAI_COUNTING: Final = Counting()
+
+
+def read_usage(raw: UsageObject, counting: Counting = OPENAI_COUNTING) -> Usage:
     """Turn a usage object into disjoint counts.
 
     Args:
         raw: As the provider sent it: cached and written tokens are part of the prompt, reasoning
             and audio are part of the completion.
+        counting: What else is known of the provider's way to count.
 
     Returns:
         Disjoint counts whose sums are the provider's totals. A contradiction keeps the totals,
         marks them ``estimated`` and says both numbers in a flag. A side without a count: unknown.
 
     Source:
-        OpenAI ``CompletionUsage`` types; xAI leaves reasoning out of ``completion_tokens``, which
-        shows in the total. Checked 2026-11-23.
+        https://platform.openai.com/docs/api-reference/chat/object;
+        https://docs.x.ai/docs/api-reference, whose ``completion_tokens`` leave reasoning out, which
+        shows in the total; https://api-docs.deepseek.com/api/create-chat-completion;
+        https://docs.mistral.ai/api; https://platform.moonshot.ai/docs. Checked 2026-11-23.
     """
     prompt, completion = raw.prompt_tokens, raw.completion_tokens
     if completion is None and prompt is not None and raw.total_tokens is not None:
@@ -91,18 +125,30 @@ def read_usage(raw: UsageObject) -> Usage:
     inside = raw.prompt_tokens_details or PromptDetails()
     outside = raw.completion_tokens_details or CompletionDetails()
     reasoning = outside.reasoning_tokens or 0
+    seconds = raw.prompt_audio_seconds or 0
     flags: list[str] = []
     contradictions: list[str] = []
-    if raw.total_tokens is not None and raw.total_tokens != prompt + completion:
-        if reasoning > 0 and raw.total_tokens == prompt + completion + reasoning:
+    beyond = 0 if raw.total_tokens is None else raw.total_tokens - prompt - completion
+    if raw.total_tokens is None:
+        completion += reasoning if counting.thinks_outside else 0
+    # Mistral's total holds what it hears, and that is billed by the second.
+    elif beyond and not seconds:
+        if beyond == reasoning:
             completion += reasoning
+        elif counting.total_has_thought and beyond > 0 and not reasoning:
+            reasoning = beyond
+            completion = min(completion + beyond, TOKENS_MAX)
         else:
             flags.append(f"total_tokens {raw.total_tokens} is not {prompt} + {completion}")
             # Some leave thinking out of the completion and in the total: the total is billed.
             completion = max(completion, min(raw.total_tokens - prompt, TOKENS_MAX))
-    counts = _split_prompt(prompt, inside, contradictions) | _split_completion(
-        completion, reasoning, outside.audio_tokens or 0, contradictions
-    )
+    if counting.thinks_beside and raw.reasoning_tokens:
+        reasoning += raw.reasoning_tokens
+        completion += raw.reasoning_tokens
+    counts = _split_prompt(prompt, _cached_of(raw, contradictions), inside, contradictions)
+    counts |= _split_completion(completion, reasoning, outside.audio_tokens or 0, contradictions)
+    if 0 < seconds <= TOKENS_MAX:
+        counts[Meter.AUDIO_SECOND] = seconds
     return Usage(
         counts={meter: count for meter, count in counts.items() if count},
         basis=Basis.ESTIMATED if contradictions else Basis.REPORTED,
@@ -110,10 +156,73 @@ def read_usage(raw: UsageObject) -> Usage:
     )
 
 
+def read_odd_usage(raw: bytes) -> UsageObject:
+    """Read a usage object some of whose fields are not what they should be.
+
+    Args:
+        raw: JSON.
+
+    Returns:
+        The counts that can be read; the others are missing.
+    """
+    try:
+        fields = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return UsageObject()
+    if not isinstance(fields, dict):
+        return UsageObject()
+    return UsageObject(
+        prompt_tokens_details=PromptDetails(
+            **_counts_in(fields.get("prompt_tokens_details"), PromptDetails)
+        ),
+        completion_tokens_details=CompletionDetails(
+            **_counts_in(fields.get("completion_tokens_details"), CompletionDetails)
+        ),
+        **_counts_in(fields, UsageObject),
+    )
+
+
+def whole_of(value: object) -> int | None:
+    """Read a count, however it is spelt.
+
+    Args:
+        value: As decoded.
+
+    Returns:
+        Whole numbers, also those written as text or with a fraction of zero; ``None`` for the rest.
+    """
+    if isinstance(value, str):
+        value = value.strip()
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if value == value // 1 else None
+
+
+def _counts_in(fields: object, shape: type[msgspec.Struct]) -> dict[str, Any]:
+    if not isinstance(fields, dict):
+        return {}
+    found = {name: whole_of(fields.get(name)) for name in shape.__struct_fields__}
+    return {name: count for name, count in found.items() if count is not None}
+
+
+def _cached_of(raw: UsageObject, contradictions: list[str]) -> int:
+    """Cached tokens, in whichever field the provider has them; the fewest where they differ."""
+    inside = raw.prompt_tokens_details
+    own = None if inside is None else inside.cached_tokens
+    others = (raw.cached_tokens, raw.num_cached_tokens, raw.prompt_cache_hit_tokens)
+    if others == _NO_OTHERS:
+        return own or 0
+    told = {count for count in (own, *others) if count}
+    if len(told) > 1:
+        contradictions.append(f"cached tokens differ: {', '.join(map(str, sorted(told)))}")
+    return min(told, default=0)
+
+
 def _split_prompt(
-    prompt: int, inside: PromptDetails, contradictions: list[str]
+    prompt: int, cached: int, inside: PromptDetails, contradictions: list[str]
 ) -> dict[Meter, Quantity]:
-    cached, written = inside.cached_tokens or 0, inside.cache_write_tokens or 0
+    written = inside.cache_write_tokens or 0
     audio, image = inside.audio_tokens or 0, inside.image_tokens or 0
     plain = prompt - cached - written
     if not (audio or image) and cached >= 0 and written >= 0 and plain >= 0:

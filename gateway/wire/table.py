@@ -7,30 +7,69 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import anthropic_messages, openai_batches, openai_chat, openai_responses
+from gateway.wire import (
+    anthropic_messages,
+    cohere_calls,
+    cohere_chat,
+    gemini,
+    ollama,
+    openai_batches,
+    openai_kinds,
+    openai_responses,
+)
 from gateway.wire.anthropic_dialect import AnthropicDialect
+from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
+from gateway.wire.google_dialect import GoogleDialect
 from gateway.wire.openai_dialect import OpenAIDialect
+from gateway.wire.openai_places import PLACES
 
 # The kind whose addresses the surface under ``/v1`` has.
 OPENAI: Final = "openai"
 
 ENDPOINTS: Final = EndpointTable(
     [
-        *openai_chat.ENDPOINTS,
+        *openai_kinds.ENDPOINTS,
         *openai_responses.ENDPOINTS,
         *openai_batches.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
+        *gemini.ENDPOINTS,
+        *cohere_chat.ENDPOINTS,
+        *cohere_calls.ENDPOINTS,
+        *ollama.ENDPOINTS,
     ]
 )
 
+# Kinds with an API of their own: a call in OpenAI's words is translated, although some of them
+# have an address that takes most of it. That one stays open on their own surface.
+_OTHERS: Final = frozenset({"anthropic", "bedrock", "cohere", "gemini", "vertex"})
+_EMBEDDING: Final = _OTHERS - {"anthropic"}
+TRANSLATED: Final = frozenset(
+    {(kind, "/chat/completions") for kind in _OTHERS}
+    | {(kind, "/embeddings") for kind in _EMBEDDING}
+)
+
 # Where a kind has the addresses of OpenAI's API, below its base address; a kind that is missing
-# does not speak it.
-OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType({"openai": "", "vllm": "", "demo": ""})
+# does not speak it, or has a project in the address.
+OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        kind: places[0]
+        for kind, places in PLACES.items()
+        if "{" not in places[0] and kind not in _OTHERS
+    }
+)
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"anthropic": AnthropicDialect()})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
+    {
+        "anthropic": AnthropicDialect(),
+        "cohere": CohereDialect(),
+        "gemini": GoogleDialect(),
+        "ollama": ollama.OllamaDialect(),
+        "vertex": GoogleDialect(),
+    }
+)
 OPENAI_DIALECT: Final = OpenAIDialect()
 
 # The header a kind takes its key in; a bearer token where nothing stands here.

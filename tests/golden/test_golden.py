@@ -75,8 +75,8 @@ def called(case: Path, cut: str) -> tuple[World, bytes]:
         play,
         body=next(case.glob("request.*")).read_bytes(),
         headers=list(told.get("headers", {}).items()),
-        address=Address(**{name: told[name] for name in ADDRESS if name in told}),
         book=_book(told["book"]) if "book" in told else BOOK,
+        address=Address(**{name: told[name] for name in ADDRESS if name in told}),
         **{name: told[name] for name in SCENE if name in told},
     )
     run(world.call())
@@ -111,10 +111,15 @@ def test_the_client_reads_what_the_provider_wrote(case: Path) -> None:
     world, body = called(case, "by 7 bytes")
     got = b"".join(world.client.got)
 
+    if reply_of(case).suffix == ".array" and about(case).get("is_broken"):
+        assert got
+        assert body.startswith(got), "half an object is not passed on, and nothing follows it"
+        return
     if reply_of(case).suffix != ".sse":
         assert body == got[: len(body)] if about(case).get("is_broken") else body == got
         return
-    wants_usage = b"include_usage" in next(case.glob("request.*")).read_bytes()
+    asked = next(case.glob("request.*")).read_bytes()
+    wants_usage = b"include_usage" in asked or about(case).get("keeps_usage", False)
     kept = [e for e in parse_events(body) if wants_usage or not _is_extra_usage(e)]
     if body.endswith((b"\n\n", b"\r\n\r\n")):
         assert kept == parse_events(got)

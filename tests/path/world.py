@@ -28,6 +28,7 @@ from gateway.prices.current import Prices
 from gateway.recall import Recall
 from gateway.routes import Provider, Router
 from gateway.settings_models import PRICED_AS
+from gateway.translate import Translation
 from gateway.upstream import UpstreamFailed, UpstreamRequest
 from gateway.user_tokens import UserTokens
 from pricing.book import Book, load_book
@@ -521,6 +522,7 @@ class World:
             budgets=self.budgets,
             journal=self.journal,
             watcher=self.watcher,
+            translation=Translation("http://127.0.0.1:1"),
             user_tokens=UserTokens(self.counter, 1),
             is_committing=True,
         )

@@ -106,6 +106,26 @@ def test_meters_without_a_price_cannot_be_reached_at_one():
     assert "0.003" == ceiling_of(reach(1000, 100, PLAIN | {Meter.CACHE_WRITE_12H}))
 
 
+def test_a_call_without_tokens_needs_no_price_for_them():
+    """A search is priced by the search; its card need not name a token."""
+    card = card_of(rate("search_unit", "2", per=1000))
+    searches = reach(0, 0, meters=(), fees={Meter.SEARCH_UNIT: 3})
+
+    assert {Meter.SEARCH_UNIT: 3} == find_ceiling(searches, card).counts
+    assert 6_000_000_000 == find_ceiling(searches, card).cost_pico
+
+
+def test_a_side_without_tokens_needs_no_price():
+    """Embeddings have no output; with one the same card is not enough."""
+    card = card_of(rate("input", "0.1"))
+
+    assert {Meter.INPUT: 7} == find_ceiling(reach(7, 0), card).counts
+    with pytest.raises(UnpricedSku):
+        find_ceiling(reach(7, 1), card)
+    with pytest.raises(UnpricedSku):
+        find_ceiling(reach(7, 1), card)
+
+
 def test_no_reachable_meter_means_the_plain_one():
     """A request that names no token meters is held at plain input and output."""
     assert "0.003" == ceiling_of(reach(1000, 100, ()))

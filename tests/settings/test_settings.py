@@ -98,7 +98,7 @@ providers:
         "own": "own",
         "other": "groq",
         "azure": "openai",
-        "vertex": "gemini",
+        "vertex": "vertex",
         "demo": "demo",
     }
 
