@@ -67,6 +67,11 @@ _DEFAULT_FORMAT: WireFormat = OpenAIChat()
 _UNDECIDED_TIERS = frozenset({STANDARD_TIER, "priority"})
 _OPEN_ENDED: Final = "nothing bounds how often models are asked for this call, or which"
 USER_CHARS_MAX: Final = 256
+# Credential=ID/DATE/REGION/SERVICE/aws4_request, where an id may hold slashes. Source:
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html,
+# checked 2026-11-23.
+SIGV4: Final = "AWS4-HMAC-SHA256"
+SIGV4_SCOPE_PARTS: Final = 4
 # Decisions on tags that are remembered, all dropped when full.
 DECISIONS_MAX: Final = 1024
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -498,7 +503,22 @@ def read_secret(client: Client) -> str | None:
             return value
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
+        if scheme == SIGV4:
+            return _signed_by(token)
     return client.query("key")
+
+
+def _signed_by(signature: str) -> str | None:
+    """Read who signed: the id of the AWS access key, which is where the virtual key stands.
+
+    The signature itself cannot be checked, because nobody here knows a secret of the caller's; the
+    id opens like a bearer token.
+    """
+    for part in signature.split(","):
+        name, _, scope = part.strip().partition("=")
+        if name == "Credential":
+            return scope.rsplit("/", SIGV4_SCOPE_PARTS)[0] or None
+    return None
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

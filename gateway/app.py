@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import uvloop
 from granian.constants import HTTPModes, Interfaces
@@ -34,7 +33,6 @@ from gateway.budgets.memory import MemoryBudgets
 from gateway.call import CallPath
 from gateway.client import RsgiClient, RsgiProtocol, RsgiScope
 from gateway.clock import SystemClock, epoch_us
-from gateway.demo import DemoUpstream
 from gateway.directory import Directory
 from gateway.earlier import LedgerRecords, Metered
 from gateway.ending import Endings
@@ -61,7 +59,7 @@ from gateway.running import DirectoryFollower
 from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
 from gateway.translate import Translation
-from gateway.upstream import HttpUpstream
+from gateway.upstreams import open_upstream, region_of
 from gateway.user_tokens import UserTokens
 from gateway.welcome import Welcome, say
 from gateway.wire.table import ENDPOINTS, OPENAI_DIALECT, auth_of
@@ -337,8 +335,8 @@ def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings)
         priced_as=one.priced_as or provider_id,
         auth=None if key is None else auth_of(one.kind, key),
         headers=tuple((name.lower(), value) for name, value in one.headers.items()),
-        upstream=DemoUpstream() if one.base_url is None else HttpUpstream(one.timeout_s),
-        region=region_of(one.kind, one.base_url or ""),
+        upstream=open_upstream(one),
+        region=region_of(one.kind, one.base_url or "", one.region),
         drains=on_disconnect == "drain" or (on_disconnect == "auto" and one.kind in _BILLS_ON),
         deployments=one.deployments,
         fleet=fleet_of(settings, provider_id),
@@ -359,28 +357,6 @@ def project_of(one: ProviderSettings) -> str | None:
     if one.project is None:
         return None
     return f"projects/{one.project}/locations/{one.region or 'global'}"
-
-
-def region_of(kind: str, base_url: str) -> str | None:
-    """Find the region class an address stands for.
-
-    Args:
-        kind: Provider kind.
-        base_url: Its address.
-
-    Returns:
-        ``us`` or ``eu`` for OpenAI's hosts with data residency, which charge an uplift on some
-        models; ``None`` elsewhere.
-
-    Source:
-        https://platform.openai.com/docs/guides/your-data, regional hosts; the other regions carry
-        the uplift of ``eu``. Checked 2026-11-23.
-    """
-    host = urlsplit(base_url).hostname or ""
-    prefix, _, rest = host.partition(".")
-    if kind != "openai" or rest != "api.openai.com":
-        return None
-    return prefix if prefix == "us" else "eu"
 
 
 class _JournalCut:

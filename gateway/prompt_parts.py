@@ -222,6 +222,7 @@ def _list(value: object) -> Sequence[Any]:
 
 _READERS: Final[Mapping[str, Callable[[Mapping[str, Any], Parts], None]]] = MappingProxyType(
     {
+        "anthropic.messages": _read_messages,
         "gemini.embed_content": _read_gemini,
         "gemini.generate_content": _read_gemini,
         "openai.chat": _read_chat,

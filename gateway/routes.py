@@ -3,14 +3,14 @@
 Must never send a request whose usage nobody would count.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.refusals import InvalidRequest, ModelNotAllowed
-from gateway.upstream import Upstream, UpstreamRequest
+from gateway.upstream import Upstream
 from gateway.wire.endpoints import Match, WrongMethod
 from gateway.wire.facts import NO_NAMES, Dialect, WireFormat
 from gateway.wire.table import (
@@ -28,8 +28,6 @@ from pricing.selfhosted import NO_FLEET, Fleet
 OPENAI_SURFACE: Final = "v1"
 # Model names whose provider is remembered; a caller that invents names cannot fill memory.
 NAMES_MAX: Final = 4096
-
-Signer = Callable[[UpstreamRequest], UpstreamRequest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +47,6 @@ class Provider:
         deployments: Model behind a name that the provider's customer chose, as Azure has them.
         fleet: How many GPUs its models run on; counts only where time has a price.
         call_s_max: Longest a call may take where time has a price.
-        sign: Signs a request where a header is not enough; ``None`` where it is.
         project: Whose project Vertex bills, with its location, as in an address there.
     """
 
@@ -65,7 +62,6 @@ class Provider:
     deployments: Mapping[str, str] = field(default_factory=dict)
     fleet: Fleet = NO_FLEET
     call_s_max: float = 600
-    sign: Signer | None = None
     project: str | None = None
 
     def model_behind(self, name: str) -> str:

@@ -150,7 +150,7 @@ class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
         usage: Disjoint counts.
         tier: Service tier in catalog words; ``None`` for that of the answer.
         region: Region class, as ``Answer.region``; ``None`` for that of the answer.
-        variants: In which make a meter was sold.
+        variants: In which make a meter was sold; empty for those of the answer.
         prompt_tokens: As ``Answer.prompt_tokens``.
     """
 

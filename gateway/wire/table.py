@@ -9,6 +9,9 @@ from typing import Final
 
 from gateway.wire import (
     anthropic_messages,
+    bedrock_converse,
+    bedrock_invoke,
+    bedrock_other,
     cohere_calls,
     cohere_chat,
     gemini,
@@ -18,6 +21,7 @@ from gateway.wire import (
     openai_responses,
 )
 from gateway.wire.anthropic_dialect import AnthropicDialect
+from gateway.wire.bedrock_dialect import BedrockDialect
 from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
@@ -38,6 +42,9 @@ ENDPOINTS: Final = EndpointTable(
         *cohere_chat.ENDPOINTS,
         *cohere_calls.ENDPOINTS,
         *ollama.ENDPOINTS,
+        *bedrock_converse.ENDPOINTS,
+        *bedrock_invoke.ENDPOINTS,
+        *bedrock_other.ENDPOINTS,
     ]
 )
 
@@ -64,6 +71,7 @@ OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
     {
         "anthropic": AnthropicDialect(),
+        "bedrock": BedrockDialect(),
         "cohere": CohereDialect(),
         "gemini": GoogleDialect(),
         "ollama": ollama.OllamaDialect(),

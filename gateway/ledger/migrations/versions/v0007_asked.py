@@ -1,4 +1,4 @@
-"""Who said what in the prompt of a call.
+"""What a call asked for, beside what it was priced as.
 
 Must never be edited once it has been released: databases remember that they ran it.
 """
@@ -7,23 +7,21 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "0007"
-down_revision: str | None = "0005"
+down_revision: str | None = "0006"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-_json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
-
 
 def upgrade() -> None:
-    """Add the column, null for every record that is there."""
-    op.add_column("records", sa.Column("input_parts", _json))
+    """Add the columns, null for every record that is there."""
+    for name in ("model_asked", "model_behind", "tier_asked"):
+        op.add_column("records", sa.Column(name, sa.Text()))
 
 
 def downgrade() -> None:
-    """Refuse: going back would lose what was counted.
+    """Refuse: going back would lose what records were priced by.
 
     Raises:
         NotImplementedError: Always.

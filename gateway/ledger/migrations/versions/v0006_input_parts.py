@@ -1,4 +1,4 @@
-"""What a call asked for, beside what it was priced as.
+"""Who said what in the prompt of a call.
 
 Must never be edited once it has been released: databases remember that they ran it.
 """
@@ -7,21 +7,23 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
-revision = "0008"
-down_revision: str | None = "0007"
+revision = "0006"
+down_revision: str | None = "0005"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+_json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
 
 def upgrade() -> None:
-    """Add the columns, null for every record that is there."""
-    for name in ("model_asked", "model_behind", "tier_asked"):
-        op.add_column("records", sa.Column(name, sa.Text()))
+    """Add the column, null for every record that is there."""
+    op.add_column("records", sa.Column("input_parts", _json))
 
 
 def downgrade() -> None:
-    """Refuse: going back would lose what records were priced by.
+    """Refuse: going back would lose what was counted.
 
     Raises:
         NotImplementedError: Always.
