@@ -389,6 +389,9 @@ def rate_answer(call: OpenCall, usage: Usage) -> tuple[Usage, Bill]:
         usage = sum_usage(usage, answer.others)
     else:
         bill = rate_call(usage, served, call.card, call.book)
+        if answer.prompt_tokens is not None:
+            # Of the record alone nobody could tell in which context bands the prompts were.
+            bill = msgspec.structs.replace(bill, served=None, priced_model="")
     if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
         bill = bill_reported(bill, answer.provider_cost)
     return usage, bill

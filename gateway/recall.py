@@ -127,7 +127,8 @@ class Recall:
             flags=(f"completes the record by what {record.id} was told",),
         )
         now_us = epoch_us(self.clock.now())
-        truth = to_record(then, ending, *rate_answer(then, usage), now_us)
+        usage, bill = rate_answer(then, usage)
+        truth = to_record(then, ending, usage, bill, now_us)
         if truth.cost_pico is None and earlier.cost_pico is not None:
             log.warning("what a call came to has no price id=%s", earlier.id)
             return
