@@ -66,8 +66,9 @@ ENDPOINTS: Final = EndpointTable(
 )
 
 # Kinds with an API of their own: a call in OpenAI's words is translated, although some of them
-# have an address that takes most of it. That one stays open on their own surface.
-_OTHERS: Final = frozenset({"anthropic", "bedrock", "cohere", "gemini", "vertex"})
+# have an address that takes most of it. That one stays open on their own surface. Cohere's takes
+# all of it, and litellm 1.106 cannot read Cohere's streams.
+_OTHERS: Final = frozenset({"anthropic", "bedrock", "gemini", "vertex"})
 _EMBEDDING: Final = _OTHERS - {"anthropic"}
 TRANSLATED: Final = frozenset(
     {(kind, "/chat/completions") for kind in _OTHERS}
