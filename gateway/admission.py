@@ -17,7 +17,7 @@ import msgspec
 from gateway.budgets.counters import Hold
 from gateway.budgets.protocol import BudgetStore
 from gateway.budgets.rules import BudgetExhausted, Demand, Subject
-from gateway.callers import Caller, Callers, is_model_allowed
+from gateway.callers import Caller, Callers, is_model_allowed, is_provider_allowed
 from gateway.client import BodyTooLarge, Client
 from gateway.clock import epoch_us
 from gateway.headers import CREDENTIALS, RawHeaders
@@ -38,13 +38,21 @@ from gateway.refusals import (
 )
 from gateway.routes import Provider, Router, Surface
 from gateway.tags import TagRule, TagsDecision, merge_tags
-from gateway.wire.facts import Answer, Asked, BadRequest, RequestFacts, WireFormat
+from gateway.wire.facts import (
+    Answer,
+    Asked,
+    BadRequest,
+    RequestFacts,
+    StreamLane,
+    WireFormat,
+)
 from gateway.wire.openai_chat import OpenAIChat
 from pricing.book import Book
 from pricing.meters import Meter
 from pricing.rates import RateCard
 from pricing.rating import (
     Ceiling,
+    Reach,
     Unbounded,
     UnpricedSku,
     find_ceiling,
@@ -57,7 +65,13 @@ _DEFAULT_FORMAT: WireFormat = OpenAIChat()
 # Left to the provider, a call is served at the standard tier unless the project's settings there
 # say priority.
 _UNDECIDED_TIERS = frozenset({STANDARD_TIER, "priority"})
+_OPEN_ENDED: Final = "nothing bounds how often models are asked for this call, or which"
 USER_CHARS_MAX: Final = 256
+# Credential=ID/DATE/REGION/SERVICE/aws4_request, where an id may hold slashes. Source:
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html,
+# checked 2026-11-23.
+SIGV4: Final = "AWS4-HMAC-SHA256"
+SIGV4_SCOPE_PARTS: Final = 4
 # Decisions on tags that are remembered, all dropped when full.
 DECISIONS_MAX: Final = 1024
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -77,6 +91,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
         caller: Who is calling; ``None`` until known. The rest likewise.
         asked: The request as it came.
         path: Path below the provider's base address.
+        is_translated: Whether the provider speaks another language than the caller.
+        origin: The call this one was translated for; ``None`` for a call of an application's own.
         facts: What the request asks for.
         provider: Who serves it.
         model: Model under the provider's own name.
@@ -96,6 +112,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
             counted.
         prompt_parts: The same, once it is there.
         answer: What has been seen of the answer.
+        lane: What a streamed answer goes through; ``None`` before it began.
         is_sent: Whether anything may have reached the provider.
         is_started: Whether the client has the head of the answer.
         is_settled: Whether the call has its record, or has lost its chance of one.
@@ -111,6 +128,8 @@ class OpenCall(msgspec.Struct, kw_only=True):
     caller: Caller | None = None
     asked: Asked = Asked()
     path: str = ""
+    is_translated: bool = False
+    origin: str | None = None
     facts: RequestFacts | None = None
     provider: Provider | None = None
     model: str = ""
@@ -129,6 +148,7 @@ class OpenCall(msgspec.Struct, kw_only=True):
     counting: "asyncio.Future[Mapping[str, int] | None] | None" = None
     prompt_parts: Mapping[str, int] | None = None
     answer: Answer = msgspec.field(default_factory=Answer)
+    lane: StreamLane | None = None
     is_sent: bool = False
     is_started: bool = False
     is_settled: bool = False
@@ -208,7 +228,7 @@ class Admission:
         Raises:
             KeyRefused: No key, or one that opens nothing.
         """
-        secret = _read_secret(client)
+        secret = read_secret(client)
         if not secret:
             raise KeyRefused(is_missing=True)
         call.caller = self.directory.callers.find(secret, call.at)
@@ -260,7 +280,7 @@ class Admission:
             call.surface, call.asked.method, call.facts.model, book
         )
         call.provider, call.model = found.provider, found.model
-        call.path = found.path
+        call.path, call.is_translated = found.path, found.is_translated
         if found.format is not call.format:
             # Of the same request another provider may charge for something else.
             call.format = found.format
@@ -268,10 +288,20 @@ class Admission:
                 call.facts = call.format.read_facts(call.asked)
             except BadRequest as bad:
                 raise InvalidRequest(str(bad)) from None
-        if not is_model_allowed(call.caller, call.provider.id, call.model):
-            raise ModelNotAllowed(
-                call.facts.model, f"key {call.caller.key!r} may not call it; ask an admin"
-            )
+        self._check_allowed(call.caller, call.provider.id, call.model, call.facts)
+
+    def _check_allowed(
+        self, caller: Caller, provider: str, model: str, facts: RequestFacts
+    ) -> None:
+        hint = f"key {caller.key!r} may not call it; ask an admin"
+        if facts.is_free and not model:
+            if not is_provider_allowed(caller, provider):
+                raise ModelNotAllowed(f"{provider}/", hint)
+        elif not is_model_allowed(caller, provider, model):
+            raise ModelNotAllowed(facts.model, hint)
+        for other in facts.further_models:
+            if not is_model_allowed(caller, provider, other):
+                raise ModelNotAllowed(other, hint)
 
     def tag(self, call: OpenCall, client: Client) -> None:
         """Decide the tags and the end user.
@@ -343,7 +373,10 @@ class Admission:
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
         region = call.facts.region or call.provider.region
         reach = call.facts.reach(_tiers_of(call), region, maxima)
-        if reach.input_tokens_max is not None and reach.output_tokens_max is not None:
+        is_endless = call.facts.rounds is None
+        if is_endless:
+            call.flags.append(_OPEN_ENDED)
+        elif reach.input_tokens_max is not None and reach.output_tokens_max is not None:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
         if call.card is None:
             return
@@ -356,8 +389,12 @@ class Admission:
             seconds = ceil(call.provider.call_s_max) * call.gpus
             fees = {**reach.fees, Meter.GPU_SECOND: seconds}
             reach = msgspec.structs.replace(reach, fees=fees)
+        if not is_endless:
+            self._bound(call, reach, call.card)
+
+    def _bound(self, call: OpenCall, reach: Reach, card: RateCard) -> None:
         try:
-            call.ceiling = find_ceiling(reach, call.card)
+            call.ceiling = find_ceiling(reach, card)
             call.ceiling_pico = call.ceiling.cost_pico
         except Unbounded as open_ended:
             call.flags.append(str(open_ended))
@@ -450,7 +487,15 @@ class Admission:
         call.flags.append(f"unpriced: {reason}")
 
 
-def _read_secret(client: Client) -> str | None:
+def read_secret(client: Client) -> str | None:
+    """Find the key, wherever the SDK put it.
+
+    Args:
+        client: The one who called.
+
+    Returns:
+        The virtual key; ``None`` where there is none.
+    """
     for name in CREDENTIALS:
         value = client.header(name)
         if not value:
@@ -460,7 +505,22 @@ def _read_secret(client: Client) -> str | None:
             return value
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
+        if scheme == SIGV4:
+            return _signed_by(token)
     return client.query("key")
+
+
+def _signed_by(signature: str) -> str | None:
+    """Read who signed: the id of the AWS access key, which is where the virtual key stands.
+
+    The signature itself cannot be checked, because nobody here knows a secret of the caller's; the
+    id opens like a bearer token.
+    """
+    for part in signature.split(","):
+        name, _, scope = part.strip().partition("=")
+        if name == "Credential":
+            return scope.rsplit("/", SIGV4_SCOPE_PARTS)[0] or None
+    return None
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

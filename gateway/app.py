@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import uvloop
 from granian.constants import HTTPModes, Interfaces
@@ -35,8 +34,8 @@ from gateway.budgets.memory import MemoryBudgets
 from gateway.call import CallPath
 from gateway.client import RsgiClient, RsgiProtocol, RsgiScope
 from gateway.clock import SystemClock, epoch_us
-from gateway.demo import DemoUpstream
 from gateway.directory import Directory
+from gateway.earlier import LedgerRecords, Metered
 from gateway.ending import Endings
 from gateway.estimating import bound_messages, count_messages
 from gateway.ids import IdSource
@@ -53,15 +52,17 @@ from gateway.prices.current import Prices
 from gateway.prices.follower import PricesFollower
 from gateway.prices.rows import StoredVersion
 from gateway.prices.store import PriceStore, program_name
+from gateway.recall import Recall
 from gateway.refusals import Refusal, to_error
 from gateway.routes import Provider, Router
 from gateway.running import DirectoryFollower
 from gateway.settings import ProviderSettings, Settings
 from gateway.tokens import TokenizerProcess
-from gateway.upstream import HttpUpstream
+from gateway.translate import Translation
+from gateway.upstreams import open_upstream, region_of
 from gateway.user_tokens import UserTokens
 from gateway.welcome import Welcome, say
-from gateway.wire.table import OPENAI_DIALECT, auth_of
+from gateway.wire.table import ENDPOINTS, OPENAI_DIALECT, auth_of
 from pricing.book import Book, BookVersion
 
 log = logging.getLogger("taximeter")
@@ -151,6 +152,7 @@ async def _run(settings: Settings, started_s: float) -> None:
             )
         )
         exits.callback(gateway.tokenizer.stop)
+        exits.callback(gateway.translation.stop)
         secret = await asyncio.to_thread(gateway.directory.first_start)
         await gateway.follower.reload()
         for one in (gateway.follower.follow(), follower.follow()):
@@ -263,6 +265,21 @@ def _tell(report: RecoveryReport) -> None:
         log.warning("the ledger is behind: %s", report.store_trouble)
 
 
+def own_url(settings: Settings) -> str:
+    """Tell where a process of this machine reaches the gateway.
+
+    Args:
+        settings: Checked.
+
+    Returns:
+        Its address; loopback where it listens everywhere.
+    """
+    host = settings.server.host
+    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not listened on
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
+
+
 def admin_token_of(settings: Settings) -> tuple[str, bool]:
     """Find what opens the control plane, making it at the first start.
 
@@ -339,8 +356,11 @@ def priced_providers(settings: Settings) -> frozenset[str]:
     Returns:
         Catalog providers of everything configured, and the demo provider.
     """
-    configured = {one.priced_as or name for name, one in settings.providers.items()}
-    return frozenset({DEMO_PROVIDER, *configured})
+    configured = [
+        ENDPOINTS.list_priced(one.kind, one.priced_as or name)
+        for name, one in settings.providers.items()
+    ]
+    return frozenset({DEMO_PROVIDER}).union(*configured)
 
 
 def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings) -> Provider:
@@ -353,35 +373,28 @@ def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings)
         priced_as=one.priced_as or provider_id,
         auth=None if key is None else auth_of(one.kind, key),
         headers=tuple((name.lower(), value) for name, value in one.headers.items()),
-        upstream=DemoUpstream() if one.base_url is None else HttpUpstream(one.timeout_s),
-        region=region_of(one.kind, one.base_url or ""),
+        upstream=open_upstream(one),
+        region=region_of(one.kind, one.base_url or "", one.region),
         drains=on_disconnect == "drain" or (on_disconnect == "auto" and one.kind in _BILLS_ON),
         deployments=one.deployments,
         fleet=fleet_of(settings, provider_id),
         call_s_max=one.timeout_s,
+        project=project_of(one),
     )
 
 
-def region_of(kind: str, base_url: str) -> str | None:
-    """Find the region class an address stands for.
+def project_of(one: ProviderSettings) -> str | None:
+    """Write whose project Vertex bills, as in an address there.
 
     Args:
-        kind: Provider kind.
-        base_url: Its address.
+        one: Settings of a provider.
 
     Returns:
-        ``us`` or ``eu`` for OpenAI's hosts with data residency, which charge an uplift on some
-        models; ``None`` elsewhere.
-
-    Source:
-        https://platform.openai.com/docs/guides/your-data, regional hosts; the other regions carry
-        the uplift of ``eu``. Checked 2026-11-23.
+        Project and location; ``None`` where the settings name no project.
     """
-    host = urlsplit(base_url).hostname or ""
-    prefix, _, rest = host.partition(".")
-    if kind != "openai" or rest != "api.openai.com":
+    if one.project is None:
         return None
-    return prefix if prefix == "us" else "eu"
+    return f"projects/{one.project}/locations/{one.region or 'global'}"
 
 
 class _JournalCut:
@@ -426,6 +439,7 @@ class _Gateway:
         ids, engine = base.ids, base.engine
         self._loop = asyncio.get_running_loop()
         self.tokenizer = TokenizerProcess()
+        self.translation = Translation(own_url(settings))
         self.budgets = MemoryBudgets()
         self.directory = Directory(engine, settings, clock, ids)
         self.queries = Queries(engine)
@@ -518,9 +532,17 @@ class _Gateway:
             ids=ids,
             admission=self._admission,
             endings=endings,
+            recall=Recall(
+                clock=self._clock,
+                ids=ids,
+                metered=Metered(LedgerRecords(self.queries)),
+                budgets=self.budgets,
+                journal=self._journal,
+            ),
             budgets=self.budgets,
             journal=self._journal,
             watcher=self.metrics,
+            translation=self.translation,
             user_tokens=UserTokens(self.tokenizer, float(metering.user_input_tokens)),
             is_committing=metering.durability == "commit",
         )

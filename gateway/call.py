@@ -31,6 +31,7 @@ from gateway.headers import TO_CLIENT, RawHeaders
 from gateway.ids import IdSource
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.record import LedgerRecord, Outcome
+from gateway.recall import Recall
 from gateway.refusals import (
     BudgetRefused,
     Refusal,
@@ -38,6 +39,7 @@ from gateway.refusals import (
     to_error,
     to_failure,
 )
+from gateway.translate import Translation
 from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamUnsent
 from gateway.user_tokens import UserTokens
 from gateway.wire.facts import Dialect, ErrorBody
@@ -99,10 +101,12 @@ class CallPath:
         ids: Mints request ids.
         admission: The first half.
         endings: The second half.
+        recall: What is delivered again, or only later.
         budgets: Tells what is left.
         journal: Waited for before the last byte.
         watcher: Counts open calls.
         user_tokens: Counts what users wrote, beside the calls.
+        translation: Takes calls to providers that speak another language.
         is_committing: Whether the last byte waits for the journal.
     """
 
@@ -110,10 +114,12 @@ class CallPath:
     ids: IdSource
     admission: Admission
     endings: Endings
+    recall: Recall
     budgets: BudgetStore
     journal: CallJournal
     watcher: CallWatcher
     user_tokens: UserTokens
+    translation: Translation
     is_committing: bool
 
     async def serve(self, client: Client) -> None:
@@ -125,8 +131,15 @@ class CallPath:
         call = self.open(client)
         self.watcher.opened()
         try:
-            await self._admit(call, client)
-            await self._carry(call, client)
+            await self._enter(call, client)
+            if call.is_translated:
+                await self.translation.carry(call, client)
+            else:
+                await self._admit(call, client)
+                await self._carry(call, client)
+        except UpstreamFailed as failed:
+            # Of a translated call: what it turned into has a record of its own.
+            await self._say(call, client, to_failure(failed), [])
         except Refusal as refusal:
             await self._refuse(call, client, refusal)
         except ClientGone:
@@ -134,11 +147,15 @@ class CallPath:
         finally:
             self.watcher.closed()
 
-    async def _admit(self, call: OpenCall, client: Client) -> None:
+    async def _enter(self, call: OpenCall, client: Client) -> None:
         admission = self.admission
         admission.identify(call, client)
+        call.origin = self.translation.origin_of(client)
         await admission.read(call, client)
         admission.route(call)
+
+    async def _admit(self, call: OpenCall, client: Client) -> None:
+        admission = self.admission
         admission.tag(call, client)
         admission.price(call)
         await admission.hold(call)
@@ -175,17 +192,23 @@ class CallPath:
         is_gone = ready_s - call.started_s > PATIENT_S and await has_left(client)
         record = await self._end(call, _ending_of_whole(call, reply.status, is_gone=is_gone))
         headers = TO_CLIENT.choose(reply.headers)
-        headers += self._facts(call, record)
+        facts = self._facts(call, record)
+        if call.origin is not None:
+            self.translation.note(call.origin, facts)
+        headers += facts
         client.respond(reply.status, headers, body)
         self.watcher.timed("settle", self.clock.monotonic_s() - ready_s)
 
     async def _stream(self, call: OpenCall, client: Client, reply: UpstreamReply) -> None:
         assert call.provider is not None
-        lane = open_lane(call, reply)
+        lane = call.lane = open_lane(call, reply)
         call.answer = lane.answer
         headers = TO_CLIENT.choose(reply.headers)
         headers.append(("x-taximeter-request-id", call.id))
         headers += self._room(call)
+        if call.origin is not None:
+            known = [("x-taximeter-request-id", call.id), *self._room(call)]
+            self.translation.note(call.origin, known)
         client.start(reply.status, headers)
         call.is_started = True
         provider_id = call.provider.id
@@ -200,7 +223,7 @@ class CallPath:
         finally:
             departure.close()
         # Folds an event that came without its blank line, before the answer is metered.
-        tail = lane.finish(is_broken=passage.failure is not None)
+        tail = lane.finish(is_broken=passage.failure is not None or passage.is_cut_short)
         if call.answer.request_id is None:
             call.answer.request_id = request_id_of(reply)
         record = await self._end(call, _ending_of_stream(call, reply.status, passage))
@@ -244,8 +267,12 @@ class CallPath:
         self, call: OpenCall, client: Client, error: ErrorBody, extra: RawHeaders
     ) -> None:
         if call.is_started:
-            await client.finish(call.format.shape_stream_error(error))
+            # Nothing can follow compressed bytes, or a framing that could not be read.
+            can_append = call.lane is None or call.lane.can_append
+            await client.finish(call.format.shape_stream_error(error) if can_append else b"")
             return
+        if call.origin is not None:
+            self.translation.note(call.origin, [("x-taximeter-request-id", call.id)], error)
         dialect: Dialect = call.format
         if call.surface is None:
             dialect = self.admission.router.find_dialect(client.path)
@@ -260,12 +287,16 @@ class CallPath:
 
     async def _end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
         """Meter, settle and make the record safe; the last byte waits for this."""
+        has_id = call.answer.once is not None
+        completion = await self.recall.find(call, ending) if has_id else None
         usage = self.endings.reported(call) or await self.endings.meter(call, ending)
         if call.counting is not None:
             await self.user_tokens.finish(call, self.watcher.open_calls)
         call.is_settled = True
         try:
             record = self.endings.settle(call, ending, usage)
+            if has_id:
+                self.recall.settle(record, completion)
             if self.is_committing and self.journal.must_sync:
                 await self.journal.synced()
         except StoreUnavailable as down:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import translate
+from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
@@ -111,6 +111,22 @@ def is_model_allowed(caller: Caller, provider: str, model: str) -> bool:
     if allowed is None:
         return True
     return allowed.match(f"{provider}/{model}") is not None or allowed.match(model) is not None
+
+
+def is_provider_allowed(caller: Caller, provider: str) -> bool:
+    """Tell whether a key may call anything of a provider, for calls that name no model.
+
+    Args:
+        caller: The owner of the key.
+        provider: Provider id of the configuration.
+
+    Returns:
+        True when one of the key's patterns can match a model of the provider.
+    """
+    return any(
+        "/" not in pattern or fnmatchcase(provider, pattern.partition("/")[0])
+        for pattern in caller.models
+    )
 
 
 @lru_cache(maxsize=4096)

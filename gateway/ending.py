@@ -20,8 +20,9 @@ from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import LedgerRecord, Outcome
 from gateway.settlement import NO_BILL, Bill, bill_reported, rate_call
+from gateway.several import rate_several, sum_usage
 from gateway.wire.facts import Answer
-from pricing.meters import OUTPUT_METERS, Meter
+from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.selfhosted import gpu_seconds
 from pricing.served import Served
 from pricing.usage import NOTHING, Basis, Quantity, Usage, unknown_usage
@@ -116,6 +117,7 @@ class Endings:
             usage is None
             or not usage.counts
             or answer.text_chars > answer.usage_chars
+            or answer.lacks_input
             or call.gpus
             or call.is_request_priced
             or (call.facts is not None and call.facts.fees and not answer.tells_fees)
@@ -137,7 +139,12 @@ class Endings:
         told = self.reported(call)
         if told is not None:
             return told
-        return _with_fees(await self._meter_tokens(call, ending), self._fees(call))
+        answer = call.answer
+        if answer.usage is not None and answer.lacks_input:
+            usage = await self._add_prompt(call, answer.usage)
+        else:
+            usage = await self._meter_tokens(call, ending)
+        return _with_fees(usage, self._fees(call))
 
     def _fees(self, call: OpenCall) -> Mapping[Meter, Quantity]:
         """What stands in no usage object: what is charged by the call, and by its time."""
@@ -162,7 +169,8 @@ class Endings:
             if answer.text_chars <= answer.usage_chars or not reported.counts:
                 return reported
             return await self._complete(call, reported)
-        if not ending.is_billable or (call.facts is not None and call.facts.is_free):
+        is_free = call.facts is not None and call.facts.is_free
+        if not ending.is_billable or (is_free and not answer.is_billed):
             return NOTHING
         if reported is not None:
             call.flags += reported.flags or ("the provider reported no tokens at all",)
@@ -178,15 +186,27 @@ class Endings:
     async def _complete(self, call: OpenCall, reported: Usage) -> Usage:
         """Add to a running total what came after it and was never reported."""
         try:
-            heard = (await self._count(call, call.answer)).counts.get(Meter.OUTPUT, 0)
+            heard = await self._count_output(call, call.answer)
         except CountingFailed:
             return _at_the_bound(call, call.answer)
-        missing = int(heard) - (reported.output_total or 0)
+        missing = heard - (reported.output_total or 0)
         counts = dict(reported.counts)
         if missing > 0:
             counts[Meter.OUTPUT] = counts.get(Meter.OUTPUT, 0) + missing
         flag = "usage was reported before the answer ended: the rest is counted here"
         return Usage(counts=counts, basis=Basis.PARTIAL, flags=(*reported.flags, flag))
+
+    async def _add_prompt(self, call: OpenCall, reported: Usage) -> Usage:
+        """Add to what was reported the prompt that the provider did not count."""
+        prompt = call.format.read_prompt(call.asked)
+        if prompt is None:
+            return _with_prompt_at_bound(call, reported)
+        try:
+            tokens = await self.counter.count(prompt, call.model)
+        except CountingFailed as failed:
+            log.warning("counting failed id=%s reason=%s", call.id, failed)
+            return _with_prompt_at_bound(call, reported)
+        return _with_prompt(reported, tokens, "counted here")
 
     def settle(self, call: OpenCall, ending: Ending, usage: Usage) -> LedgerRecord:
         """Rate the usage, settle every hold, write the record.
@@ -203,27 +223,9 @@ class Endings:
             StoreUnavailable: The journal takes no more. The hold is settled all the same, and the
                 intent becomes a record when the journal is next recovered.
         """
-        assert call.provider is not None
-        assert call.facts is not None
         assert call.hold is not None
-        assert call.book is not None
-        answer = call.answer
-        served = Served(
-            priced_as=call.provider.priced_as,
-            asked=call.model,
-            behind=call.provider.deployments.get(call.model),
-            model=answer.model,
-            tier=answer.tier,
-            tier_asked=call.facts.tier,
-            region=_region_of(call),
-            at=call.at,
-            payer=None if call.caller is None else call.caller.payer,
-            variants=answer.variants or call.facts.variants,
-        )
-        bill = rate_call(usage, served, call.card, call.book)
-        if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
-            bill = bill_reported(bill, answer.provider_cost)
-        record = _to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
+        usage, bill = rate_answer(call, usage)
+        record = to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
         tokens_in, tokens_out = record.input_total, record.output_total
         tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out
         self.budgets.settle(call.hold, Demand(cost_pico=record.cost_pico, tokens=tokens))
@@ -244,8 +246,10 @@ class Endings:
             flags=("the gateway stopped before the answer ended",),
         )
         usage = call.answer.usage
-        if usage is None or usage.basis is Basis.UNKNOWN:
+        if usage is None or usage.basis in (Basis.UNKNOWN, Basis.PARTIAL):
             usage = _at_the_bound(call, call.answer) if call.is_sent else NOTHING
+        elif call.answer.lacks_input:
+            usage = _with_prompt_at_bound(call, usage)
         usage = _with_fees(usage, self._fees(call))
         try:
             self.settle(call, ending, usage)
@@ -263,7 +267,7 @@ class Endings:
         ending = Ending(
             outcome="refused", http_status=status, is_billable=False, flags=(f"refused: {code}",)
         )
-        record = _to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
+        record = to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
         try:
             record = self.journal.append_record(record)
         except StoreUnavailable as down:
@@ -273,23 +277,14 @@ class Endings:
     async def _count(self, call: OpenCall, answer: Answer) -> Usage:
         """Count what was seen with the model's tokenizer, and bound what was not shown."""
         assert call.facts is not None
-        elapsed_s = self.clock.monotonic_s() - call.started_s
-        if not answer.text_chars and not call.facts.stream:
+        shows_nothing = not answer.text_chars and not call.facts.stream
+        if shows_nothing and call.facts.output_tokens_max != 0:
             raise CountingFailed("the answer shows nothing that could be counted")
         prompt = call.format.read_prompt(call.asked)
         if prompt is None:
             raise CountingFailed("the prompt holds more than text")
         tokens_in = await self.counter.count(prompt, call.model)
-        tokens_out = await self.counter.count(answer.text, call.model)
-        kept = sum(map(len, answer.text))
-        if answer.text_chars > kept > 0:
-            tokens_out = -(-tokens_out * answer.text_chars // kept)
-        if call.format.may_think(call.model):
-            # Nobody sees how much was thought; no model thinks faster than this.
-            tokens_out += ceil(elapsed_s * HIDDEN_TOKENS_PER_S_MAX) * call.facts.choices
-        if call.ceiling is not None:
-            tops = [n for meter, n in call.ceiling.counts.items() if meter in OUTPUT_METERS]
-            tokens_out = min(tokens_out, int(sum(tops)))
+        tokens_out = await self._count_output(call, answer)
         counts = {Meter.INPUT: tokens_in, Meter.OUTPUT: tokens_out}
         return Usage(
             counts={meter: count for meter, count in counts.items() if count},
@@ -297,11 +292,45 @@ class Endings:
             flags=("no usage from the provider: counted from the text that passed",),
         )
 
+    async def _count_output(self, call: OpenCall, answer: Answer) -> int:
+        assert call.facts is not None
+        elapsed_s = self.clock.monotonic_s() - call.started_s
+        tokens_out = await self.counter.count(answer.text, call.model)
+        kept = sum(map(len, answer.text))
+        if answer.text_chars > kept > 0:
+            tokens_out = -(-tokens_out * answer.text_chars // kept)
+        hides = answer.hides_output
+        if call.format.may_think(call.model) if hides is None else hides:
+            # Nobody sees how much was thought; no model thinks faster than this.
+            tokens_out += ceil(elapsed_s * HIDDEN_TOKENS_PER_S_MAX) * call.facts.choices
+        if call.ceiling is not None:
+            tops = [n for meter, n in call.ceiling.counts.items() if meter in OUTPUT_METERS]
+            tokens_out = min(tokens_out, int(sum(tops)))
+        return tokens_out
+
 
 def _with_fees(usage: Usage, fees: Mapping[Meter, Quantity]) -> Usage:
     if not fees or usage.basis in (Basis.NONE, Basis.UNKNOWN):
         return usage
     return Usage(counts={**usage.counts, **fees}, basis=usage.basis, flags=usage.flags)
+
+
+def _with_prompt(reported: Usage, tokens: int, how: str) -> Usage:
+    counts: dict[Meter, Quantity] = {Meter.INPUT: tokens} if tokens else {}
+    flag = f"the provider did not count the prompt: {how}"
+    return Usage(
+        counts={**counts, **reported.counts},
+        basis=Basis.PARTIAL,
+        flags=(*reported.flags, flag),
+    )
+
+
+def _with_prompt_at_bound(call: OpenCall, reported: Usage) -> Usage:
+    if call.ceiling is None:
+        return unknown_usage("the provider did not count the prompt, and nothing bounds it")
+    counts = call.ceiling.counts.items()
+    tokens = sum(count for meter, count in counts if meter in INPUT_METERS)
+    return _with_prompt(reported, int(tokens), "booked at the most it could be")
 
 
 def _region_of(call: OpenCall) -> str | None:
@@ -326,10 +355,60 @@ def _at_the_bound(call: OpenCall, answer: Answer) -> Usage:
     )
 
 
-def _to_record(
+def rate_answer(call: OpenCall, usage: Usage) -> tuple[Usage, Bill]:
+    """Rate what a call used by what its answer says was served.
+
+    Args:
+        call: The call, with its answer.
+        usage: What the model that served used.
+
+    Returns:
+        What all models used together, and the bill.
+    """
+    assert call.provider is not None
+    assert call.facts is not None
+    assert call.book is not None
+    answer = call.answer
+    served = Served(
+        priced_as=call.provider.priced_as,
+        asked=call.model,
+        behind=call.provider.deployments.get(call.model),
+        model=answer.model,
+        tier=answer.tier,
+        tier_asked=call.facts.tier,
+        region=_region_of(call),
+        at=call.at,
+        payer=None if call.caller is None else call.caller.payer,
+        variants=answer.variants or call.facts.variants,
+    )
+    if answer.others:
+        bill = rate_several(usage, answer.others, served, call.card, call.book)
+        usage = sum_usage(usage, answer.others)
+    else:
+        bill = rate_call(usage, served, call.card, call.book)
+    if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
+        bill = bill_reported(bill, answer.provider_cost)
+    return usage, bill
+
+
+def to_record(
     call: OpenCall, ending: Ending, usage: Usage, bill: Bill, ended_at_us: int
 ) -> LedgerRecord:
+    """Write what the ledger keeps of a call.
+
+    Args:
+        call: The call, with its answer.
+        ending: How it ended.
+        usage: What it used.
+        bill: What that costs.
+        ended_at_us: When it was settled, microseconds since 1970.
+
+    Returns:
+        The record, not journalled yet.
+    """
     answer, caller = call.answer, call.caller
+    if call.origin is not None:
+        call.flags.append(f"translated from {call.origin.partition(' ')[2]}")
     flags = (*call.flags, *usage.flags, *answer.flags, *bill.flags, *ending.flags)
     cost_pico = None if bill.cost is None else bill.cost.pico
     if cost_pico is not None and call.ceiling_pico is not None and cost_pico > call.ceiling_pico:

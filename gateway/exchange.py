@@ -21,6 +21,7 @@ from gateway.headers import TO_UPSTREAM
 from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamRequest, UpstreamTimedOut
 from gateway.wire.facts import Answer, StreamLane, WireFormat, header_of
 from gateway.wire.inflate import Incompressible, InflatedLane, inflate_whole, open_inflater
+from pricing.usage import Basis
 
 EVENTS: Final = "text/event-stream"
 REQUEST_ID_CHARS_MAX: Final = 256
@@ -70,13 +71,12 @@ def request_of(call: OpenCall) -> UpstreamRequest:
     url = call.provider.base_url + call.path
     if asked.query:
         url += _query_of(asked.query)
-    request = UpstreamRequest(
+    return UpstreamRequest(
         method=asked.method,
         url=url,
         headers=headers,
         body=call.format.prepare_body(asked, call.facts, call.model),
     )
-    return request if call.provider.sign is None else call.provider.sign(request)
 
 
 def _query_of(query: str) -> str:
@@ -387,7 +387,7 @@ class Departure:
             return
         if self._drains:
             self._interrupt_after(DRAIN_S)
-        elif answer.is_finished or answer.usage is not None:
+        elif answer.is_finished or _is_reported(answer):
             # Every token has been produced: the usage is worth the few bytes that are left.
             self._interrupt_after(LINGER_S)
         else:
@@ -400,6 +400,11 @@ class Departure:
         if self._reader is not None:
             self.has_interrupted = True
             self._reader.cancel()
+
+
+def _is_reported(answer: Answer) -> bool:
+    """Tell whether the provider has counted the output, and not only the prompt."""
+    return answer.usage is not None and answer.usage.basis is not Basis.PARTIAL
 
 
 async def pass_stream(

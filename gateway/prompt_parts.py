@@ -222,6 +222,9 @@ def _list(value: object) -> Sequence[Any]:
 
 _READERS: Final[Mapping[str, Callable[[Mapping[str, Any], Parts], None]]] = MappingProxyType(
     {
+        "anthropic.messages": _read_messages,
+        "gemini.embed_content": _read_gemini,
+        "gemini.generate_content": _read_gemini,
         "openai.chat": _read_chat,
         "openai.completions": _read_plain,
         "openai.embeddings": _read_plain,

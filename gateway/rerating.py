@@ -29,6 +29,7 @@ Reason = Literal[
     "provider_cost",
     "not_said",
     "not_derivable",
+    "several_models",
     "no_price",
     "other_currency",
     "too_large",
@@ -38,6 +39,7 @@ REASONS: Final[Mapping[Reason, str]] = {
     "provider_cost": "the provider itself said what the call costs",
     "not_said": "the record does not say what it was priced as",
     "not_derivable": "its own cost cannot be derived from the version it names",
+    "several_models": "several models worked on it, each at a price of its own",
     "no_price": "the version has no price for what was used",
     "other_currency": "the version has its prices in another currency",
     "too_large": "the new cost is too large for the ledger",
@@ -288,6 +290,8 @@ def _agree(
     regions = {one.region for one in found} - {None}
     makes = {meter: make for one in found for meter, make in one.variants.items()}
     same = {(one.model, one.tier) for one in found}
+    if len({one.model for one in found}) > 1:
+        return Left("several_models", REASONS["several_models"])
     if len(same) > 1 or len(regions) > 1:
         return Left("not_derivable", f"the lines of {call.id} are of several tiers or regions")
     return first._replace(region=next(iter(regions), None), variants=makes)

@@ -3,17 +3,24 @@
 Must never send a request whose usage nobody would count.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.refusals import InvalidRequest, ModelNotAllowed
-from gateway.upstream import Upstream, UpstreamRequest
+from gateway.upstream import Upstream
 from gateway.wire.endpoints import Match, WrongMethod
 from gateway.wire.facts import NO_NAMES, Dialect, WireFormat
-from gateway.wire.table import DIALECTS, ENDPOINTS, OPENAI, OPENAI_DIALECT, OPENAI_PREFIXES
+from gateway.wire.table import (
+    DIALECTS,
+    ENDPOINTS,
+    OPENAI,
+    OPENAI_DIALECT,
+    OPENAI_PREFIXES,
+    TRANSLATED,
+)
 from pricing.book import Book
 from pricing.selfhosted import NO_FLEET, Fleet
 
@@ -21,8 +28,6 @@ from pricing.selfhosted import NO_FLEET, Fleet
 OPENAI_SURFACE: Final = "v1"
 # Model names whose provider is remembered; a caller that invents names cannot fill memory.
 NAMES_MAX: Final = 4096
-
-Signer = Callable[[UpstreamRequest], UpstreamRequest]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,7 @@ class Provider:
         deployments: Model behind a name that the provider's customer chose, as Azure has them.
         fleet: How many GPUs its models run on; counts only where time has a price.
         call_s_max: Longest a call may take where time has a price.
-        sign: Signs a request where a header is not enough; ``None`` where it is.
+        project: Whose project Vertex bills, with its location, as in an address there.
     """
 
     id: str
@@ -57,7 +62,7 @@ class Provider:
     deployments: Mapping[str, str] = field(default_factory=dict)
     fleet: Fleet = NO_FLEET
     call_s_max: float = 600
-    sign: Signer | None = None
+    project: str | None = None
 
     def model_behind(self, name: str) -> str:
         """Find the model whose prices a name has.
@@ -96,14 +101,16 @@ class Destination:
     Attributes:
         provider: Who serves it.
         model: The model under the provider's own name.
-        path: What is appended to the provider's base address.
-        format: Wire format there.
+        path: What is appended to the provider's base address; below ``/v1`` where it is translated.
+        format: Wire format there; that of the request where it is translated.
+        is_translated: Whether the provider speaks another language.
     """
 
     provider: Provider
     model: str
     path: str
     format: WireFormat
+    is_translated: bool = False
 
 
 class Router:
@@ -201,34 +208,42 @@ class Router:
         if slash and prefix in self.providers:
             provider = self.providers[prefix]
             match = _find_on_openai_surface(provider, method, surface.path)
-            if match is None:
-                raise ModelNotAllowed(
-                    name,
-                    f"provider {provider.id!r} ({provider.kind}) has no {surface.path} in OpenAI's "
-                    "API and this version does not translate",
-                )
-            return _destination(provider, model, match)
+            if match is not None:
+                return _destination(provider, model, match)
+            if _can_translate(provider, surface.path):
+                return _translated(provider, model, surface)
+            raise ModelNotAllowed(
+                name,
+                f"provider {provider.id!r} ({provider.kind}) has no {surface.path} in OpenAI's API "
+                "and this version does not translate it",
+            )
         speakers = [
             (provider, match)
             for provider in self.providers.values()
             if (match := _find_on_openai_surface(provider, method, surface.path)) is not None
+        ]
+        others = [
+            provider
+            for provider in self.providers.values()
+            if _can_translate(provider, surface.path)
+            and name
+            and book.find_model(provider.priced_as, provider.model_behind(name))
         ]
         serving = [
             (p, match)
             for p, match in speakers
             if name and book.find_model(p.priced_as, p.model_behind(name))
         ]
-        # A name the operator gave comes first, then the maker of a model before its resellers.
-        serving = (
-            [one for one in serving if name in one[0].deployments]
-            or [one for one in serving if one[0].kind == one[0].priced_as]
-            or serving
-            or speakers
-        )
-        if len(serving) > 1:
-            choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p, _ in serving)
+        best = _preferred([*(p for p, _ in serving), *others], name)
+        others = [provider for provider in others if provider.id in best]
+        serving = [one for one in serving if one[0].id in best] or ([] if others else speakers)
+        if len(serving) + len(others) > 1:
+            able = [*(p for p, _ in serving), *others]
+            choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p in able)
             what = repr(name) if name else "it: the address decides"
             raise InvalidRequest(f"several providers could serve {what}: say {choices}")
+        if others:
+            return _translated(others[0], name, surface)
         if not serving:
             known = ", ".join(self.providers) or "none is configured"
             raise ModelNotAllowed(
@@ -274,11 +289,21 @@ class Router:
                 status=404,
             )
         return Surface(
-            provider=provider,
+            provider=None if provider is None else _priced(provider, match),
             path=rest if provider is None else match.path,
             format=match.endpoint.format,
             names=match.names,
         )
+
+
+def _preferred(able: Sequence[Provider], name: str) -> frozenset[str]:
+    """Choose among those who serve a name: the operator gave it, or it is the maker's own."""
+    chosen = (
+        [provider for provider in able if name in provider.deployments]
+        or [provider for provider in able if provider.kind == provider.priced_as]
+        or able
+    )
+    return frozenset([provider.id for provider in chosen])
 
 
 def _without_version(path: str, provider: Provider | None) -> str:
@@ -304,7 +329,32 @@ def _find_on_openai_surface(provider: Provider, method: str, path: str) -> Match
         return None
 
 
+def _can_translate(provider: Provider, path: str) -> bool:
+    return (provider.kind, path) in TRANSLATED and (
+        provider.kind != "vertex" or provider.project is not None
+    )
+
+
+def _translated(provider: Provider, model: str, surface: Surface) -> Destination:
+    return Destination(
+        provider=provider,
+        model=model,
+        path=surface.path,
+        format=surface.format,
+        is_translated=True,
+    )
+
+
 def _destination(provider: Provider, model: str, match: Match) -> Destination:
     return Destination(
-        provider=provider, model=model, path=match.path, format=match.endpoint.format
+        provider=_priced(provider, match),
+        model=model,
+        path=match.path,
+        format=match.endpoint.format,
     )
+
+
+def _priced(provider: Provider, match: Match) -> Provider:
+    """The provider with the prices of what is behind an address."""
+    priced_as = match.endpoint.priced_as.get(provider.priced_as, provider.priced_as)
+    return provider if priced_as == provider.priced_as else replace(provider, priced_as=priced_as)

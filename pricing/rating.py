@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
+from pricing.meters import INPUT_METERS, Meter
 from pricing.money import CurrencyMismatch, Money, round_to_pico
 from pricing.rates import NO_VARIANTS, CompiledRate, Rate, RateCard, compile_price
 from pricing.sku import REPORTED_TIER, STANDARD_TIER, SkuId
@@ -290,7 +290,8 @@ def find_ceiling(reach: Reach, card: RateCard) -> Ceiling:
     Raises:
         Unbounded: Neither the request nor the card bounds one side, or time has a price and
             nothing bounds it.
-        UnpricedSku: A reachable tier has no price for plain input or output.
+        UnpricedSku: A reachable tier has no price for a fee, or for plain input or output where the
+            call counts such tokens.
     """
     if Meter.GPU_SECOND not in reach.fees and prices_time(card):
         raise Unbounded("nothing bounds the time of this call, and time is what it costs")
@@ -312,10 +313,10 @@ def _ceiling_in(
     tokens_in, tokens_out = tokens_max
     counts: dict[Meter, Quantity] = {**reach.fees} if reach.fees else {}
     top = case.input_tokens_top
-    if tokens_in or reach.meters & INPUT_METERS:
+    # What is charged by the piece alone has no price per token, and needs none.
+    if case.input_meter is not None and (tokens_in or not counts):
         counts[case.input_meter] = tokens_in if top is None else top
-    # Of what is not sold by tokens there are none, and they need no price.
-    if tokens_out or reach.meters & OUTPUT_METERS:
+    if case.output_meter is not None and (tokens_out or not counts):
         counts[case.output_meter] = tokens_out
     cost_pico = 0
     for _, rate, pico in _rate_each(counts, card, case.tier, reach.region, case.variants):

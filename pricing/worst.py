@@ -24,10 +24,14 @@ from pricing.usage import Quantity
 
 _STANDARD: Final = frozenset({STANDARD_TIER})
 WorstKey = tuple[
-    frozenset[Meter], frozenset[str], str | None, int, tuple[tuple[Meter, str | None], ...]
+    frozenset[Meter],
+    frozenset[str],
+    str | None,
+    int,
+    tuple[tuple[Meter, str | None], ...],
+    tuple[bool, bool],
 ]
 
-_NOT_REACHED: Final = object()
 _FEE_METERS: Final = tuple(m for m in Meter if m not in INPUT_METERS and m not in OUTPUT_METERS)
 
 
@@ -61,15 +65,16 @@ class WorstCase:
     Attributes:
         tier: Service tier.
         input_tokens_top: Largest prompt of the band; ``None`` in the band of the largest prompt.
-        input_meter: The reachable input meter with the highest price there.
-        output_meter: The reachable output meter with the highest price there.
+        input_meter: The reachable input meter with the highest price there; ``None`` for a call
+            without input tokens.
+        output_meter: The reachable output meter with the highest price there, likewise.
         variants: The dearest make of every meter that is sold in several, or the one asked for.
     """
 
     tier: str
     input_tokens_top: int | None
-    input_meter: Meter
-    output_meter: Meter
+    input_meter: Meter | None
+    output_meter: Meter | None
     variants: Mapping[Meter, str] = field(default_factory=dict)
 
 
@@ -84,8 +89,7 @@ def find_worst(card: RateCard, reach: Reach, input_tokens_max: int) -> tuple[Wor
     Returns:
         Cases of which one is the dearest, whatever the quantities. A case that another one
         exceeds in every price is left out, so mostly there is one. A case without a price for
-        plain input or output stands alone, because nothing bounds it; a direction none of whose
-        meters can be reached needs no price.
+        plain input or output stands alone, because nothing bounds it.
     """
     tiers, region, variants = reach.tiers or _STANDARD, reach.region, reach.variants
     reached = bisect_left(card.edges, input_tokens_max)
@@ -103,11 +107,13 @@ def find_worst(card: RateCard, reach: Reach, input_tokens_max: int) -> tuple[Wor
         if variants and card.makes
         else ()
     )
-    key = (reach.meters, tiers, region, reached, named)
+    # A call without tokens, such as a search, needs no price for them.
+    counts = (input_tokens_max > 0, reach.output_tokens_max != 0)
+    key = (reach.meters, tiers, region, reached, named, counts)
     found = card.worst.get(key)
     if found is not None:
         return found
-    search = _Search(card, reach.meters, region, card.edges[:reached], dict(named))
+    search = _Search(card, reach.meters, region, card.edges[:reached], dict(named), counts)
     found = _undominated(option for tier in sorted(tiers) for option in search.options(tier))
     if tiers <= card.tiers:
         card.worst[key] = found
@@ -115,6 +121,7 @@ def find_worst(card: RateCard, reach: Reach, input_tokens_max: int) -> tuple[Wor
 
 
 _Best = tuple[Meter, str | None, CompiledRate | None]
+_NOT_COUNTED: Final = (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,32 +133,32 @@ class _Search:
     region: str | None
     edges: tuple[int, ...]
     named: Mapping[Meter, str | None]
+    counts: tuple[bool, bool]
 
     def options(self, tier: str) -> "Iterator[_Option]":
         """One option for every band up to the one of the largest prompt."""
         for above, top in zip((BASE_BAND, *self.edges), (*self.edges, None), strict=True):
             shortest = above + 1
-            inputs, outputs = self.meters & INPUT_METERS, self.meters & OUTPUT_METERS
-            sides = (
-                self._dearest(tier, inputs, Meter.INPUT, shortest),
-                self._dearest(tier, outputs, Meter.OUTPUT, shortest),
-            )
-            reached = (
-                sides[0][2] if inputs else _NOT_REACHED,
-                sides[1][2] if outputs else _NOT_REACHED,
-            )
+            found = [
+                self._dearest(tier, self.meters & meters, plain, shortest)
+                if is_counted
+                else _NOT_COUNTED
+                for is_counted, meters, plain in (
+                    (self.counts[0], INPUT_METERS, Meter.INPUT),
+                    (self.counts[1], OUTPUT_METERS, Meter.OUTPUT),
+                )
+            ]
             fees = [self._dearest(tier, frozenset({fee}), fee, shortest) for fee in _FEE_METERS]
             yield _Option(
                 case=WorstCase(
                     tier=tier,
                     input_tokens_top=top,
-                    input_meter=sides[0][0],
-                    output_meter=sides[1][0],
-                    variants={meter: name for meter, name, _ in (*sides, *fees) if name},
+                    input_meter=found[0][0],
+                    output_meter=found[1][0],
+                    variants={meter: name for meter, name, _ in (*found, *fees) if meter and name},
                 ),
-                sides=(sides[0][2], sides[1][2]),
+                sides=tuple(rate for meter, _, rate in found if meter),
                 fees=tuple(rate for _, _, rate in fees),
-                is_unpriced=None in reached,
             )
 
     def _dearest(
@@ -192,15 +199,13 @@ class _Option:
 
     Attributes:
         case: The case.
-        sides: Price of the dearest input and of the dearest output meter.
+        sides: Price of the dearest input and of the dearest output meter, where one is counted.
         fees: Price of every meter that is not tokens.
-        is_unpriced: A side that can be reached has no price.
     """
 
     case: WorstCase
-    sides: tuple[CompiledRate | None, CompiledRate | None]
+    sides: tuple[CompiledRate | None, ...]
     fees: tuple[CompiledRate | None, ...]
-    is_unpriced: bool
 
     def dominates(self, other: "_Option") -> bool:
         """Tell whether no quantities make the other one dearer than this one.
@@ -217,7 +222,7 @@ class _Option:
 def _undominated(options: Iterable[_Option]) -> tuple[WorstCase, ...]:
     kept: list[_Option] = []
     for option in options:
-        if option.is_unpriced:
+        if None in option.sides:
             return (option.case,)
         if not any(other.dominates(option) for other in kept):
             kept = [other for other in kept if not option.dominates(other)] + [option]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.budgets.counters import (
+    UNIT_INDEX,
     Account,
     CalendarAccount,
     Counter,
@@ -138,6 +139,21 @@ class MemoryBudgets:
         for counter in hold.counters:
             counter.held -= hold.held[counter.unit]
         return True
+
+    def correct(self, subject: Subject, at: datetime, change: Demand, freed: Demand) -> None:
+        """Count what a call of the past came to beyond what was counted for it.
+
+        Args:
+            subject: The call.
+            at: When it was admitted; decides the windows.
+            change: Signed differences to what was settled; amounts are known.
+            freed: What was parked for it and is parked no longer.
+        """
+        changes = change.cost_pico or 0, change.tokens or 0, change.requests
+        parked = freed.cost_pico or 0, freed.tokens or 0, freed.requests
+        for account in self._accounts_of(subject):
+            unit = UNIT_INDEX[account.budget.unit]
+            account.add_base(at, changes[unit] - parked[unit], -parked[unit])
 
     def tightest(self, hold: Hold) -> BudgetStatus | None:
         """Find the budget of a call that is closest to its limit; see ``BudgetStore.tightest``."""

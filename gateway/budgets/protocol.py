@@ -65,3 +65,14 @@ class BudgetStore(Protocol):
             The smallest share of a limit remaining; ``None`` when no budget applies.
         """
         ...
+
+    def correct(self, subject: Subject, at: datetime, change: Demand, freed: Demand) -> None:
+        """Count what a call of the past came to beyond what was counted for it.
+
+        Args:
+            subject: The call.
+            at: When it was admitted; decides the windows.
+            change: Signed differences to what was settled; amounts are known.
+            freed: What was parked for it and is parked no longer.
+        """
+        ...

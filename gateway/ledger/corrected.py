@@ -115,6 +115,7 @@ class _Posting(NamedTuple):
     list_cost_pico: int | None
     is_mine: bool
     sums: Sums
+    priced: PricedAs | None
 
 
 _CALL: Final = (
@@ -272,22 +273,7 @@ def posted_call(
         The call as it stands.
     """
     first = _sums_of(record)
-    priced = None
-    if (
-        record.priced_as is not UNSET
-        and record.priced_model is not UNSET
-        and record.tier is not UNSET
-    ):
-        priced = PricedAs(
-            record.priced_as,
-            record.priced_model,
-            record.tier,
-            record.region or None,
-            record.variants or _NO_MAKES,
-            record.model_asked or None,
-            record.model_behind or None,
-            record.tier_asked or None,
-        )
+    priced = _priced_as(record)
     call = PostedCall(
         id=record.id,
         started_at_us=record.started_at_us,
@@ -321,10 +307,26 @@ def posted_call(
             one.list_cost_pico,
             flag in one.flags,
             _sums_of(one),
+            _priced_as(one),
         )
         for one in corrections
     ]
     return _corrected(call, later) if later else call
+
+
+def _priced_as(record: LedgerRecord) -> PricedAs | None:
+    if UNSET in (record.priced_as, record.priced_model, record.tier):
+        return None
+    return PricedAs(
+        record.priced_as or "",
+        record.priced_model or "",
+        record.tier or "",
+        record.region or None,
+        record.variants or _NO_MAKES,
+        record.model_asked or None,
+        record.model_behind or None,
+        record.tier_asked or None,
+    )
 
 
 def _sums_of(record: LedgerRecord) -> Sums:
@@ -387,13 +389,27 @@ def _load_corrections(
         one.cost_pico,
         one.list_cost_pico,
         one.flags,
+        one.priced_as,
+        one.priced_model,
+        one.tier,
+        one.region,
+        one.variants,
     ).where(one.corrects.in_(ids))
     rows = connection.execute(query).all()
     sums = _load_sums(connection, [row[1] for row in rows]) if rows else {}
     found: dict[str, list[_Posting]] = {}
-    for corrects, id_, basis, usage, input_total, cost, listed, flags in rows:
+    for corrects, id_, basis, usage, input_total, cost, listed, flags, *priced in rows:
+        provider, model, tier, region, makes = priced
         posting = _Posting(
-            id_, basis, usage, input_total, cost, listed, flag in flags, sums.get(id_, {})
+            id_,
+            basis,
+            usage,
+            input_total,
+            cost,
+            listed,
+            flag in flags,
+            sums.get(id_, {}),
+            None if tier is None else PricedAs(provider, model, tier, region, makes or _NO_MAKES),
         )
         found.setdefault(corrects, []).append(posting)
     return found
@@ -402,17 +418,19 @@ def _load_corrections(
 def _corrected(call: PostedCall, later: Sequence[_Posting]) -> PostedCall:
     sums = dict(call.sums)
     usage: dict[str, Any] = dict(call.usage)
-    basis = call.basis
+    basis, priced = call.basis, call.priced
     for one in sorted(later, key=lambda posting: posting.id):
         for meter, (cost, listed) in one.sums.items():
             _add(sums, meter, cost, listed)
         for meter, count in one.usage.items():
             usage[meter] = _plus(usage.get(meter, 0), count)
-        if basis == "unknown" and one.input_total is not None and one.basis != "unknown":
-            basis = one.basis
+        if one.input_total is not None and one.basis not in ("unknown", basis):
+            # It tells the use itself, not the price alone: from here on it says what was served.
+            basis, priced = one.basis, one.priced
     return msgspec.structs.replace(
         call,
         basis=basis,
+        priced=priced,
         usage={meter: count for meter, count in usage.items() if count},
         cost_pico=_total([call.cost_pico, *(one.cost_pico for one in later)]),
         list_cost_pico=_total([call.list_cost_pico, *(one.list_cost_pico for one in later)]),

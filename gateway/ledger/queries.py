@@ -100,6 +100,34 @@ class Queries:
             found = _load_records(connection, select(records).where(records.c.id == record_id))
         return found[0] if found else None
 
+    def find_metered(self, provider: str, request_id: str) -> LedgerRecord | None:
+        """Look up the call that was metered under a provider's own id.
+
+        Args:
+            provider: Provider id of the configuration.
+            request_id: The id.
+
+        Returns:
+            The newest record that counted something, or could not; ``None`` when there is none.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        query = (
+            select(records)
+            .where(
+                records.c.provider_request_id == request_id,
+                records.c.provider == provider,
+                records.c.corrects.is_(None),
+                records.c.basis != "none",
+            )
+            .order_by(records.c.started_at_us.desc(), records.c.id.desc())
+            .limit(1)
+        )
+        with self._connected() as connection:
+            found = _load_records(connection, query)
+        return found[0] if found else None
+
     def find_corrections(self, record_id: str) -> tuple[LedgerRecord, ...]:
         """Look up every correction of a record.
 

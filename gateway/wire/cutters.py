@@ -4,19 +4,26 @@ Must never change, drop or reorder a byte; the events joined are the stream.
 """
 
 import re
+from itertools import pairwise
 from typing import Final
 
 # A blank line ends an event; a line ends with CRLF, LF or CR. Atomic, so that one CRLF is never
 # read as CR and LF. WHATWG HTML, "Parsing an event stream"; guarded by tests/wire/test_cutters.py.
 _BLANK: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _BLANK_BYTES_MAX: Final = 4
+_LINE_END: Final = re.compile(rb"\n")
+_LF_BLANK_BYTES: Final = 2
 # Strings are skipped whole, so that a brace in one does not count.
 _STRUCTURE: Final = re.compile(rb'[{}\[\]"]')
 _STRING_END: Final = re.compile(rb'["\\]')
 
 
 class _Parts:
-    """Pieces of an event whose end has not come yet; joined only when something may end."""
+    """Pieces of an event whose end has not come yet; joined only when something ends.
+
+    Attributes:
+        size: Bytes of an event whose end has not come yet.
+    """
 
     def __init__(self) -> None:
         self.size = 0
@@ -33,16 +40,40 @@ class _Parts:
         return self._parts[0] if self._parts else b""
 
     def _add(self, chunk: bytes) -> None:
-        self._parts.append(chunk)
-        self.size += len(chunk)
+        if chunk:
+            self._parts.append(chunk)
+            self.size += len(chunk)
 
-    def _keep(self, rest: bytes) -> None:
+    def _cut(self, chunk: bytes, ends: list[int]) -> list[bytes]:
+        """Take a chunk in and give what ends at places in it; the rest waits.
+
+        Args:
+            chunk: The next bytes of the stream.
+            ends: Offsets in the chunk, rising; below zero in what came before it.
+
+        Returns:
+            The events, joined with what was waiting.
+        """
+        if not ends:
+            self._add(chunk)
+            return []
+        # Joined once, however many pieces there are: the time stays linear in the bytes.
+        waiting = self.size
+        data = b"".join([*self._parts, chunk])
+        places = [0, *(waiting + end for end in ends)]
+        rest = data[places[-1] :]
         self._parts = [rest] if rest else []
         self.size = len(rest)
+        return [data[start:end] for start, end in pairwise(places)]
 
 
 class SseCutter(_Parts):
     """Cuts server-sent events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The last bytes that wait, which may be the beginning of a blank line.
+        self._tail = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take the next bytes and give the events they complete.
@@ -53,20 +84,29 @@ class SseCutter(_Parts):
         Returns:
             Whole events, each with its blank line.
         """
-        if b"\n" not in chunk and b"\r" not in chunk and not self._ends_with_cr():
-            self._add(chunk)
-            return []
-        start = max(0, self.size - _BLANK_BYTES_MAX + 1)
-        data = self.peek() + chunk
-        events, position = [], 0
-        while found := _BLANK.search(data, start):
-            start = found.end()
-            if start == len(data) and data.endswith(b"\r"):
-                break  # a CR at the very end may be half of a CRLF
-            events.append(data[position:start])
-            position = start
-        self._keep(data[position:])
+        if (
+            not self.size
+            and b"\r" not in chunk
+            and len(chunk) > _LF_BLANK_BYTES
+            and chunk.find(b"\n\n") == len(chunk) - _LF_BLANK_BYTES
+        ):
+            return [chunk]  # what most providers send most of the time
+        ends: list[int] = []
+        window = self._tail + chunk
+        if b"\n" in chunk or b"\r" in chunk or self._tail.endswith(b"\r"):
+            ends = self._find_ends(window, len(self._tail))
+        events = self._cut(chunk, ends)
+        self._tail = window[-min(self.size, _BLANK_BYTES_MAX - 1) :] if self.size else b""
         return events
+
+    def _find_ends(self, window: bytes, before: int) -> list[int]:
+        ends, start = [], 0
+        while found := _BLANK.search(window, start):
+            start = found.end()
+            if start == len(window) and window.endswith(b"\r"):
+                break  # a CR at the very end may be half of a CRLF
+            ends.append(start - before)
+        return ends
 
     def close_part(self) -> bytes:
         """Give what must follow half an event.
@@ -75,9 +115,6 @@ class SseCutter(_Parts):
             A blank line.
         """
         return b"\n\n"
-
-    def _ends_with_cr(self) -> bool:
-        return bool(self._parts) and self._parts[-1].endswith(b"\r")
 
 
 class LineCutter(_Parts):
@@ -92,15 +129,7 @@ class LineCutter(_Parts):
         Returns:
             Whole lines, each with its line end.
         """
-        if b"\n" not in chunk:
-            self._add(chunk)
-            return []
-        lines = (self.peek() + chunk).splitlines(keepends=True) if b"\r" not in chunk else None
-        if lines is None or any(b"\r" in line for line in lines):
-            lines = re.findall(rb"[^\n]*\n|[^\n]+", self.peek() + chunk)
-        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
-        self._keep(rest)
-        return lines
+        return self._cut(chunk, [found.end() for found in _LINE_END.finditer(chunk)])
 
     def close_part(self) -> bytes:
         """Give what must follow half a line.
@@ -130,18 +159,7 @@ class ArrayCutter(_Parts):
             Members of the outermost array that are objects, each with the bytes before it; and the
             closing bracket.
         """
-        before = self.size
-        ends = [before + end for end in self._find_ends(chunk)]
-        if not ends:
-            self._add(chunk)
-            return []
-        data = self.peek() + chunk
-        events, position = [], 0
-        for end in ends:
-            events.append(data[position:end])
-            position = end
-        self._keep(data[position:])
-        return events
+        return self._cut(chunk, self._find_ends(chunk))
 
     def close_part(self) -> bytes:
         """Give what must follow half a member.

@@ -5,7 +5,7 @@ Must never match an address whose calls nobody would meter.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -30,6 +30,8 @@ class Endpoint:
         format: Reads its requests and answers.
         methods: HTTP methods it takes.
         is_strict: Whether what stands for a name is sent with every reserved character escaped.
+        priced_as: Catalog provider whose prices its models have, by that of the provider's other
+            models; where nothing stands here they are the same.
     """
 
     kinds: frozenset[str]
@@ -37,6 +39,7 @@ class Endpoint:
     format: WireFormat
     methods: frozenset[str] = frozenset({"POST"})
     is_strict: bool = False
+    priced_as: Mapping[str, str] = field(default_factory=lambda: NO_NAMES)
 
 
 class Match(NamedTuple):
@@ -114,6 +117,20 @@ class EndpointTable:
         if methods:
             raise WrongMethod(methods)
         return None
+
+    def list_priced(self, kind: str, priced_as: str) -> frozenset[str]:
+        """List the catalog providers whose prices calls can need.
+
+        Args:
+            kind: Provider kind.
+            priced_as: Catalog provider most of its models are priced as.
+
+        Returns:
+            That one and those of single addresses.
+        """
+        rows = [row for (one, _), each in self._plain.items() if one == kind for row in each]
+        rows += [row for _, row in self._patterns.get(kind, ())]
+        return frozenset({priced_as, *(row.priced_as.get(priced_as, priced_as) for row in rows)})
 
     def list_paths(self, kind: str) -> list[str]:
         """List what is metered of a provider kind.

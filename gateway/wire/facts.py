@@ -63,6 +63,11 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         is_either: Of the meters and fees, those count that the model is sold by: some models take
             their price by the token and others of the same API by the image, second or character.
         is_free: The call itself costs nothing, whatever it answers: a list, a count, a file.
+        further_models: Other models that may serve it or be asked for it; the key must be allowed
+            all of them.
+        rounds: Most times a model reads a whole prompt for one answer; ``None`` where nothing
+            bounds what the call comes to, as other models join in or rounds have no limit.
+        named: The provider's own id of what the address names, such as a batch.
     """
 
     model: str
@@ -79,6 +84,9 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     region: str | None = None
     is_either: bool = False
     is_free: bool = False
+    further_models: tuple[str, ...] = ()
+    rounds: int | None = 1
+    named: str | None = None
 
     def sold_by(self, card: RateCard) -> "RequestFacts":
         """Leave out what the model is not sold by.
@@ -116,10 +124,12 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
         """
         model_input_max, model_output_max = maxima
         # What the body bounds is never lowered to a published limit: lists lag behind providers.
-        inputs = model_input_max if self.input_tokens_max is None else self.input_tokens_max
+        inputs = self.input_tokens_max
+        if inputs is None and model_input_max is not None and self.rounds is not None:
+            inputs = model_input_max * self.rounds
         output = self.output_tokens_max
         if output is None and model_output_max is not None:
-            output = model_output_max * self.choices
+            output = model_output_max * self.choices * (self.rounds or 1)
         return Reach(
             input_tokens_max=inputs,
             output_tokens_max=None if output is None else output + self.extra_output_max,
@@ -163,11 +173,15 @@ class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
         model: Under the provider's own name.
         usage: Disjoint counts.
         tier: Service tier in catalog words; ``None`` for that of the answer.
+        region: Region class, as ``Answer.region``; ``None`` for that of the answer.
+        variants: In which make a meter was sold.
     """
 
     model: str
     usage: Usage
     tier: str | None = None
+    region: str | None = None
+    variants: Mapping[Meter, str] = NO_VARIANTS
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -176,13 +190,16 @@ class Answer(msgspec.Struct, kw_only=True):
     Attributes:
         usage: What the provider reported last and could be used; ``None`` until it reported. Basis
             ``none`` where it says, or is known, not to bill this answer.
+        lacks_input: The usage leaves the prompt out, which was read all the same: it is counted.
         others: What other models used for it, each billed at its own price.
         provider_cost: What the provider says this answer costs, in its own currency units; ``None``
             where it does not say, or where its word is not the bill.
         tells_fees: The usage holds every fee there is, so none is taken from the request.
         is_billed: Whether the provider bills this answer, where the status tells the wrong thing.
         once: The provider's own id of what was metered, where it can be delivered again: whatever
-            has been metered under it is not metered again.
+            has been metered under it is not metered again, but completed where it was not final.
+        is_earlier: What is told was used by an earlier call, known by ``once``: it completes that
+            call's record, and where there is none nothing is metered.
         flags: What the reader found odd beside the usage, in words.
         model: Model the provider says it served.
         tier: Service tier the provider says it served, in catalog words.
@@ -193,6 +210,8 @@ class Answer(msgspec.Struct, kw_only=True):
         text: Visible output, kept for counting if usage never comes; its beginning, bounded.
         usage_chars: Size of the visible output when usage was last reported.
         text_chars: Characters of all visible output, kept or not.
+        hides_output: Whether some output was billed and not shown; ``None`` where only the model's
+            name tells whether it may have been.
         is_finished: Every token of the answer has been produced; only usage may follow.
         is_complete: The format's own end was seen.
         is_error: The provider reported an error inside a successful response.
@@ -200,11 +219,13 @@ class Answer(msgspec.Struct, kw_only=True):
     """
 
     usage: Usage | None = None
+    lacks_input: bool = False
     others: tuple[OtherUse, ...] = ()
     provider_cost: Decimal | None = None
     tells_fees: bool = False
     is_billed: bool | None = None
     once: str | None = None
+    is_earlier: bool = False
     flags: tuple[str, ...] = ()
     model: str | None = None
     tier: str | None = None
@@ -214,6 +235,7 @@ class Answer(msgspec.Struct, kw_only=True):
     text: list[str] = []
     usage_chars: int = 0
     text_chars: int = 0
+    hides_output: bool | None = None
     is_finished: bool = False
     is_complete: bool = False
     is_error: bool = False

@@ -7,9 +7,27 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from gateway.wire import openai_audio, openai_images, openai_kinds, openai_text
+from gateway.wire import (
+    anthropic_messages,
+    bedrock_converse,
+    bedrock_invoke,
+    bedrock_other,
+    cohere_calls,
+    cohere_chat,
+    gemini,
+    ollama,
+    openai_audio,
+    openai_images,
+    openai_kinds,
+    openai_responses,
+    openai_text,
+)
+from gateway.wire.anthropic_dialect import AnthropicDialect
+from gateway.wire.bedrock_dialect import BedrockDialect
+from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
+from gateway.wire.google_dialect import GoogleDialect
 from gateway.wire.openai_dialect import OpenAIDialect
 from gateway.wire.openai_places import PLACES
 
@@ -22,17 +40,48 @@ ENDPOINTS: Final = EndpointTable(
         *openai_text.ENDPOINTS,
         *openai_audio.ENDPOINTS,
         *openai_images.ENDPOINTS,
+        *openai_responses.ENDPOINTS,
+        *anthropic_messages.ENDPOINTS,
+        *gemini.ENDPOINTS,
+        *cohere_chat.ENDPOINTS,
+        *cohere_calls.ENDPOINTS,
+        *ollama.ENDPOINTS,
+        *bedrock_converse.ENDPOINTS,
+        *bedrock_invoke.ENDPOINTS,
+        *bedrock_other.ENDPOINTS,
     ]
+)
+
+# Kinds with an API of their own: a call in OpenAI's words is translated, although some of them
+# have an address that takes most of it. That one stays open on their own surface.
+_OTHERS: Final = frozenset({"anthropic", "bedrock", "cohere", "gemini", "vertex"})
+_EMBEDDING: Final = _OTHERS - {"anthropic"}
+TRANSLATED: Final = frozenset(
+    {(kind, "/chat/completions") for kind in _OTHERS}
+    | {(kind, "/embeddings") for kind in _EMBEDDING}
 )
 
 # Where a kind has the addresses of OpenAI's API, below its base address; a kind that is missing
 # does not speak it, or has a project in the address.
 OPENAI_PREFIXES: Final[Mapping[str, str]] = MappingProxyType(
-    {kind: places[0] for kind, places in PLACES.items() if "{" not in places[0]}
+    {
+        kind: places[0]
+        for kind, places in PLACES.items()
+        if "{" not in places[0] and kind not in _OTHERS
+    }
 )
 
 # Refusals on a provider's own surface are in its words; OpenAI's where nothing stands here.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
+    {
+        "anthropic": AnthropicDialect(),
+        "bedrock": BedrockDialect(),
+        "cohere": CohereDialect(),
+        "gemini": GoogleDialect(),
+        "ollama": ollama.OllamaDialect(),
+        "vertex": GoogleDialect(),
+    }
+)
 OPENAI_DIALECT: Final = OpenAIDialect()
 
 # The header a kind takes its key in; a bearer token where nothing stands here.

@@ -79,7 +79,16 @@ class Tap:
         can_append: Whether an event of the gateway's own may follow the provider's last.
     """
 
-    __slots__ = ("_cutter", "_fold", "_held", "_is_blind", "_passed", "answer", "can_append")
+    __slots__ = (
+        "_cutter",
+        "_fold",
+        "_held",
+        "_is_blind",
+        "_newest",
+        "_passed",
+        "answer",
+        "can_append",
+    )
 
     def __init__(self, cutter: Cutter, fold: Fold) -> None:
         self.answer = fold.answer
@@ -88,6 +97,8 @@ class Tap:
         self._fold = fold
         self._held = bytearray()
         self._passed = 0
+        # The newest chunks of an event that is not complete; they hold what was not passed on.
+        self._newest: list[bytes] = []
         self._is_blind = False
 
     @property
@@ -103,7 +114,8 @@ class Tap:
 
         Returns:
             Whole events, unchanged, without those that end the answer: they wait for the
-            settlement. What follows the end waits too, up to ``END_HELD_BYTES_MAX``.
+            settlement. What follows the end waits too, up to ``END_HELD_BYTES_MAX``; of more than
+            that, the last bytes.
         """
         if self._is_blind:
             return self._pass_late(chunk)
@@ -115,24 +127,42 @@ class Tap:
         passed = []
         for event in events:
             is_end = self._take(event)
-            rest = event[self._passed :] if self._passed else event
+            rest = event
+            if self._passed:
+                rest = event[self._passed :]
+                # What is held begins inside an event: nothing can stand before it.
+                self.can_append = self.can_append and not is_end
             self._passed = 0
             if is_end or self._held:
                 self._held += rest
             else:
                 passed.append(rest)
         if len(self._held) > END_HELD_BYTES_MAX:
-            passed.append(self._take_held())
+            self.can_append = False
+            passed.append(bytes(self._held[:-_KEPT_BACK]))
+            del self._held[:-_KEPT_BACK]
+        if events:
+            self._newest.clear()
+        if cutter.size:
+            self._newest.append(chunk)
         waiting = cutter.size - self._passed
-        if waiting > EVENT_HELD_BYTES_MAX and not self._held:
-            if cutter.size > EVENT_READ_BYTES_MAX:
-                passed.append(cutter.peek()[self._passed :])
-                self._stop_reading("an event is too large to read")
-            else:
-                piece = cutter.peek()[self._passed : cutter.size - _KEPT_BACK]
-                self._passed += len(piece)
-                passed.append(piece)
+        if waiting > EVENT_HELD_BYTES_MAX:
+            passed.append(self._take_held() + self._take_piece(waiting))
         return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def _take_piece(self, waiting: int) -> bytes:
+        """Take what can be passed on of an event too large to hold."""
+        # Not from the cutter: joining all of the event for every piece takes time squared.
+        unpassed = b"".join(self._newest)[-waiting:]
+        if len(unpassed) < waiting:  # a framing whose rest is longer than the newest bytes
+            unpassed = self._cutter.peek()[self._passed :]
+        if self._cutter.size > EVENT_READ_BYTES_MAX:
+            self._stop_reading("an event is too large to read")
+            self._newest.clear()
+            return unpassed
+        self._newest = [unpassed[-_KEPT_BACK:]]
+        self._passed += waiting - _KEPT_BACK
+        return unpassed[:-_KEPT_BACK]
 
     def finish(self, *, is_broken: bool = False) -> bytes:
         """End the stream.
@@ -173,7 +203,9 @@ class Tap:
     def _stop_reading(self, why: str) -> None:
         self._is_blind = True
         self.can_append = False
+        # What was told so far may be a running total, and the rest of the text is not known.
         self.answer.usage = None
+        self.answer.is_readable = False
         self._flag(why)
 
     def _pass_late(self, chunk: bytes) -> bytes:

@@ -30,8 +30,7 @@ CONTENT_TYPES: Final = {
     ".bin": "application/octet-stream",
 }
 ADDRESS: Final = ("kind", "path", "method", "query", "base_url", "region")
-SCENE: Final = ("limits", "deployments", "drains", "missing_usage")
-
+SCENE: Final = ("limits", "mode", "deployments", "drains", "missing_usage")
 
 _book = cache(load_book)
 
@@ -112,6 +111,10 @@ def test_the_client_reads_what_the_provider_wrote(case: Path) -> None:
     world, body = called(case, "by 7 bytes")
     got = b"".join(world.client.got)
 
+    if reply_of(case).suffix == ".array" and about(case).get("is_broken"):
+        assert got
+        assert body.startswith(got), "half an object is not passed on, and nothing follows it"
+        return
     if reply_of(case).suffix != ".sse":
         assert body == got[: len(body)] if about(case).get("is_broken") else body == got
         return

@@ -18,14 +18,17 @@ from gateway.call import CallPath
 from gateway.callers import Caller, Callers, secret_digest
 from gateway.client import BodyTooLarge, ClientGone
 from gateway.counting import count_parts, count_tokens
+from gateway.earlier import Metered, NoRecords
 from gateway.ending import CountingFailed, Endings
 from gateway.headers import RawHeaders
 from gateway.ids import IdSource
 from gateway.ledger.errors import JournalBroken, JournalFull
 from gateway.ledger.record import Intent, LedgerRecord
 from gateway.prices.current import Prices
+from gateway.recall import Recall
 from gateway.routes import Provider, Router
 from gateway.settings_models import PRICED_AS
+from gateway.translate import Translation
 from gateway.upstream import UpstreamFailed, UpstreamRequest
 from gateway.user_tokens import UserTokens
 from pricing.book import Book, load_book
@@ -441,6 +444,7 @@ class World:
         timed: Deployment | None = None,
         own_headers: Sequence[tuple[str, str]] = (),
         address: Address = CHAT,
+        mode: Literal["hard", "soft", "observe"] = "hard",
         unpriced: Literal["block", "allow"] = "block",
     ) -> None:
         """Set the scene; ``timed`` is a model that is priced by its time."""
@@ -451,7 +455,7 @@ class World:
         self.play = play
         self.awaits = Awaits(cancel_at)
         self.budgets = MemoryBudgets()
-        self.budgets.install([budget(text) for text in limits], AT)
+        self.budgets.install([budget(text, mode=mode) for text in limits], AT)
         self.journal = ListJournal(self.awaits)
         self.counter = Counter(self.awaits)
         self.watcher = Watcher()
@@ -488,9 +492,10 @@ class World:
             call_s_max=CALL_S_MAX,
         )
         clock = StillClock() if self.timed is None else LoopClock()
+        ids = IdSource()
         return CallPath(
             clock=clock,
-            ids=IdSource(),
+            ids=ids,
             admission=Admission(
                 directory=self.directory,
                 router=Router({kind: provider}),
@@ -507,9 +512,17 @@ class World:
                 subscriber=self.watcher,
                 missing_usage=missing_usage,
             ),
+            recall=Recall(
+                clock=clock,
+                ids=ids,
+                metered=Metered(NoRecords()),
+                budgets=self.budgets,
+                journal=self.journal,
+            ),
             budgets=self.budgets,
             journal=self.journal,
             watcher=self.watcher,
+            translation=Translation("http://127.0.0.1:1"),
             user_tokens=UserTokens(self.counter, 1),
             is_committing=True,
         )

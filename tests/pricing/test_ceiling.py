@@ -106,6 +106,26 @@ def test_meters_without_a_price_cannot_be_reached_at_one():
     assert "0.003" == ceiling_of(reach(1000, 100, PLAIN | {Meter.CACHE_WRITE_12H}))
 
 
+def test_a_call_without_tokens_needs_no_price_for_them():
+    """A search is priced by the search; its card need not name a token."""
+    card = card_of(rate("search_unit", "2", per=1000))
+    searches = reach(0, 0, meters=(), fees={Meter.SEARCH_UNIT: 3})
+
+    assert {Meter.SEARCH_UNIT: 3} == find_ceiling(searches, card).counts
+    assert 6_000_000_000 == find_ceiling(searches, card).cost_pico
+
+
+def test_a_side_without_tokens_needs_no_price():
+    """Embeddings have no output; with one the same card is not enough."""
+    card = card_of(rate("input", "0.1"))
+
+    assert {Meter.INPUT: 7} == find_ceiling(reach(7, 0), card).counts
+    with pytest.raises(UnpricedSku):
+        find_ceiling(reach(7, 1), card)
+    with pytest.raises(UnpricedSku):
+        find_ceiling(reach(7, 1), card)
+
+
 def test_no_reachable_meter_means_the_plain_one():
     """A request that names no token meters is held at plain input and output."""
     assert "0.003" == ceiling_of(reach(1000, 100, ()))
@@ -392,32 +412,22 @@ def test_a_hold_is_rated_like_the_bill():
 
 
 def test_what_is_not_sold_by_tokens_needs_no_price_for_them():
-    """A direction none of whose meters can be reached is left out; one that can is not."""
+    """A direction of which there can be nothing is left out; another one is not."""
     card = card_of(rate("character", "15"))
-    spoken = Reach(
-        input_tokens_max=0,
-        output_tokens_max=0,
-        meters=frozenset(),
-        fees={Meter.CHARACTER: 20},
-        tiers=frozenset({"standard"}),
-    )
+    bounds = {"fees": {Meter.CHARACTER: 20}, "tiers": frozenset({"standard"})}
+    spoken = Reach(input_tokens_max=0, output_tokens_max=0, meters=frozenset(), **bounds)
     ceiling = find_ceiling(spoken, card)
 
     assert ({Meter.CHARACTER: 20}, 300_000_000) == (ceiling.counts, ceiling.cost_pico)
-    for reached in (Meter.INPUT, Meter.OUTPUT):
+    for most in ((1, 0), (0, 1)):
+        reach = Reach(
+            input_tokens_max=most[0],
+            output_tokens_max=most[1],
+            meters=frozenset({Meter.INPUT, Meter.OUTPUT}),
+            **bounds,
+        )
         with pytest.raises(UnpricedSku):
-            find_ceiling(replace_meters(spoken, reached), card)
-
-
-def replace_meters(reach, meter):
-    """The same reach, with one token meter in it."""
-    return Reach(
-        input_tokens_max=reach.input_tokens_max,
-        output_tokens_max=reach.output_tokens_max,
-        meters=frozenset({meter}),
-        fees=reach.fees,
-        tiers=reach.tiers,
-    )
+            find_ceiling(reach, card)
 
 
 def test_a_card_tells_what_it_sells():
