@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -45,6 +44,7 @@ from gateway.ledger.queries import Queries
 from gateway.ledger.recovery import RecoveryReport, recover
 from gateway.ledger.shipper import Shipper
 from gateway.ledger.store import LedgerStore, is_current, open_engine
+from gateway.listening import refuse_taken_address, wait_listening
 from gateway.metrics import Metrics, Probes
 from gateway.models_list import list_models
 from gateway.own_rates import add_own_prices, book_finder, fleet_of, open_book
@@ -206,51 +206,13 @@ async def _listen(
     # A batch insert in the shipper's thread must not hold the event loop up for the usual 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     serving = asyncio.ensure_future(server.serve())
-    ready = asyncio.ensure_future(_wait_listening(settings.server.host, settings.server.port))
+    ready = asyncio.ensure_future(wait_listening(settings.server.host, settings.server.port))
     await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done() and not serving.done():
         say(welcome, time.perf_counter() - started_s)
         gateway.warm()
     ready.cancel()
     await serving
-
-
-class AddressTaken(OSError):
-    """Something else listens where the gateway should."""
-
-
-def refuse_taken_address(host: str, port: int) -> None:
-    """Make sure that nobody listens there: the server would share the port in silence.
-
-    Args:
-        host: Address to listen on.
-        port: Port to listen on.
-
-    Raises:
-        AddressTaken: Somebody does, or the address is not this machine's.
-    """
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, proto) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as taken:
-            raise AddressTaken(
-                f"cannot listen on {host}:{port} ({taken.strerror}); "
-                "set server.host and server.port, or stop what listens there"
-            ) from taken
-
-
-async def _wait_listening(host: str, port: int) -> None:
-    """Wait until the address takes connections."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(host, port)
-        except OSError:
-            await asyncio.sleep(0.01)
-            continue
-        writer.close()
-        return
 
 
 def _tell(report: RecoveryReport) -> None:

@@ -288,7 +288,7 @@ class CallPath:
     async def _end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
         """Meter, settle and make the record safe; the last byte waits for this."""
         has_id = call.answer.once is not None
-        completion = await self.recall.find(call, ending) if has_id else None
+        completion = await self.recall.find(call) if has_id else None
         usage = self.endings.reported(call) or await self.endings.meter(call, ending)
         if call.counting is not None:
             await self.user_tokens.finish(call, self.watcher.open_calls)

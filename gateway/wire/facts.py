@@ -174,7 +174,8 @@ class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
         usage: Disjoint counts.
         tier: Service tier in catalog words; ``None`` for that of the answer.
         region: Region class, as ``Answer.region``; ``None`` for that of the answer.
-        variants: In which make a meter was sold.
+        variants: In which make a meter was sold; empty for those of the answer.
+        prompt_tokens: As ``Answer.prompt_tokens``.
     """
 
     model: str
@@ -182,6 +183,7 @@ class OtherUse(msgspec.Struct, frozen=True, kw_only=True):
     tier: str | None = None
     region: str | None = None
     variants: Mapping[Meter, str] = NO_VARIANTS
+    prompt_tokens: int | None = None
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -206,6 +208,8 @@ class Answer(msgspec.Struct, kw_only=True):
         region: Region class the provider says it served from; empty for one that does not change
             the price, ``None`` when it does not say.
         variants: In which make a meter was sold, where the answer says more than the request.
+        prompt_tokens: Largest prompt of the calls whose sum the usage is; ``None`` where it is that
+            of one call.
         request_id: The provider's own id of the answer.
         text: Visible output, kept for counting if usage never comes; its beginning, bounded.
         usage_chars: Size of the visible output when usage was last reported.
@@ -231,6 +235,7 @@ class Answer(msgspec.Struct, kw_only=True):
     tier: str | None = None
     region: str | None = None
     variants: Mapping[Meter, str] = NO_VARIANTS
+    prompt_tokens: int | None = None
     request_id: str | None = None
     text: list[str] = []
     usage_chars: int = 0

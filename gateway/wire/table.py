@@ -15,12 +15,18 @@ from gateway.wire import (
     cohere_calls,
     cohere_chat,
     gemini,
+    mistral_batches,
+    mistral_conversations,
+    mistral_documents,
+    mistral_text,
     ollama,
     openai_audio,
+    openai_batches,
     openai_images,
     openai_kinds,
     openai_responses,
     openai_text,
+    small_calls,
 )
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.bedrock_dialect import BedrockDialect
@@ -28,6 +34,7 @@ from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.google_dialect import GoogleDialect
+from gateway.wire.mistral_dialect import MistralDialect
 from gateway.wire.openai_dialect import OpenAIDialect
 from gateway.wire.openai_places import PLACES
 
@@ -41,11 +48,17 @@ ENDPOINTS: Final = EndpointTable(
         *openai_audio.ENDPOINTS,
         *openai_images.ENDPOINTS,
         *openai_responses.ENDPOINTS,
+        *openai_batches.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
         *gemini.ENDPOINTS,
         *cohere_chat.ENDPOINTS,
         *cohere_calls.ENDPOINTS,
+        *mistral_text.ENDPOINTS,
+        *mistral_conversations.ENDPOINTS,
+        *mistral_documents.ENDPOINTS,
+        *mistral_batches.ENDPOINTS,
         *ollama.ENDPOINTS,
+        *small_calls.ENDPOINTS,
         *bedrock_converse.ENDPOINTS,
         *bedrock_invoke.ENDPOINTS,
         *bedrock_other.ENDPOINTS,
@@ -78,6 +91,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
         "bedrock": BedrockDialect(),
         "cohere": CohereDialect(),
         "gemini": GoogleDialect(),
+        "mistral": MistralDialect(),
         "ollama": ollama.OllamaDialect(),
         "vertex": GoogleDialect(),
     }

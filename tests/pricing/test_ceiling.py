@@ -412,22 +412,32 @@ def test_a_hold_is_rated_like_the_bill():
 
 
 def test_what_is_not_sold_by_tokens_needs_no_price_for_them():
-    """A direction of which there can be nothing is left out; another one is not."""
+    """A direction without a token is left out; one with a single token is not."""
     card = card_of(rate("character", "15"))
-    bounds = {"fees": {Meter.CHARACTER: 20}, "tiers": frozenset({"standard"})}
-    spoken = Reach(input_tokens_max=0, output_tokens_max=0, meters=frozenset(), **bounds)
+    spoken = Reach(
+        input_tokens_max=0,
+        output_tokens_max=0,
+        meters=frozenset(),
+        fees={Meter.CHARACTER: 20},
+        tiers=frozenset({"standard"}),
+    )
     ceiling = find_ceiling(spoken, card)
 
     assert ({Meter.CHARACTER: 20}, 300_000_000) == (ceiling.counts, ceiling.cost_pico)
-    for most in ((1, 0), (0, 1)):
-        reach = Reach(
-            input_tokens_max=most[0],
-            output_tokens_max=most[1],
-            meters=frozenset({Meter.INPUT, Meter.OUTPUT}),
-            **bounds,
-        )
+    for reached in (Meter.INPUT, Meter.OUTPUT):
         with pytest.raises(UnpricedSku):
-            find_ceiling(reach, card)
+            find_ceiling(replace_meters(spoken, reached), card)
+
+
+def replace_meters(reach, meter):
+    """The same reach, with one token of a meter in it."""
+    return Reach(
+        input_tokens_max=int(meter is Meter.INPUT),
+        output_tokens_max=int(meter is Meter.OUTPUT),
+        meters=frozenset({meter}),
+        fees=reach.fees,
+        tiers=reach.tiers,
+    )
 
 
 def test_a_card_tells_what_it_sells():

@@ -13,7 +13,8 @@ from gateway.wire.endpoints import Match
 from gateway.wire.facts import Answer, Asked, RequestFacts
 from gateway.wire.openai_chat import OpenAIChat
 from gateway.wire.openai_kinds import CHATS, azure_bills, azure_takes_usage_option
-from gateway.wire.table import ENDPOINTS, OPENAI_PREFIXES
+from gateway.wire.openai_places import PLACES
+from gateway.wire.table import ENDPOINTS, OPENAI_PREFIXES, TRANSLATED
 from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.usage import Basis
 from tests.wire.chat import OK
@@ -332,12 +333,14 @@ def test_every_kind_has_its_own_addresses(kind: str, path: str, names: dict[str,
     assert names == match.names
 
 
-@pytest.mark.parametrize("kind", sorted(OPENAI_PREFIXES))
-def test_every_kind_that_speaks_it_is_reached_under_v1(kind: str) -> None:
-    """By ``provider/model``."""
-    path = OPENAI_PREFIXES[kind] + "/chat/completions"
+@pytest.mark.parametrize("kind", sorted(PLACES))
+def test_every_kind_is_reached_under_v1(kind: str) -> None:
+    """By ``provider/model``; those with an API of their own by translation."""
+    path = OPENAI_PREFIXES.get(kind, "") + "/chat/completions"
+    is_direct = kind in OPENAI_PREFIXES
 
-    assert isinstance(ENDPOINTS.find(kind, "POST", path), Match)
+    assert is_direct != ((kind, "/chat/completions") in TRANSLATED)
+    assert isinstance(ENDPOINTS.find(kind, "POST", path), Match) or not is_direct
 
 
 # -- anything at all -----------------------------------------------------------------------------
