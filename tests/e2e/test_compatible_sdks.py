@@ -7,8 +7,11 @@ import asyncio
 import io
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import groq
@@ -498,13 +501,25 @@ def test_a_refusal_by_budget_is_the_sdks_own_and_is_not_tried_again(
     assert before == len(provider.exchanges)
 
 
-def test_the_base_url_may_come_from_the_environment(
-    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing but two variables changes in an application."""
-    monkeypatch.setenv("GROQ_BASE_URL", f"{gateway.url}/groq")
-    monkeypatch.setenv("GROQ_API_KEY", KEY)
-    with groq.Groq(http_client=httpx.Client(trust_env=False, timeout=30)) as client:
-        answered = client.chat.completions.create(model="openai/gpt-oss-120b", messages=ASKED)
+PLAIN: Final = """
+import groq
+client = groq.Groq()
+asked = [{"role": "user", "content": "Hello world"}]
+said = client.chat.completions.create(model="openai/gpt-oss-120b", messages=asked)
+print(said.choices[0].message.content)
+client.close()
+"""
 
-    assert "Fine." == answered.choices[0].message.content
+
+def test_the_environment_alone_is_enough(gateway: Gateway, tmp_path: Path) -> None:
+    """Nothing but two variables changes in an application."""
+    environ = {
+        "HOME": str(tmp_path),
+        "GROQ_BASE_URL": f"{gateway.url}/groq",
+        "GROQ_API_KEY": KEY,
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", PLAIN], env=environ, capture_output=True, text=True, check=False
+    )
+
+    assert ("Fine.\n", "") == (told.stdout, told.stderr)

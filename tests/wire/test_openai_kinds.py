@@ -102,6 +102,24 @@ def test_thoughts_inside_the_completion_stay_inside() -> None:
     assert expected == counts_of(read("xai", PLAIN | told))
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_compound_system_is_billed_by_the_models_it_asked(is_whole: bool) -> None:
+    """Where they explain all of its usage; else the total is what counts."""
+    shares = [
+        {"model": "a", "usage": {"prompt_tokens": 10, "completion_tokens": 5}},
+        {"model": "b", "usage": {"prompt_tokens": 20, "completion_tokens": 7 if is_whole else 8}},
+    ]
+    answer = read("groq", PLAIN, "groq/compound", usage_breakdown={"models": shares})
+
+    if not is_whole:
+        assert ("groq/compound", ()) == (answer.model, answer.others)
+        assert {Meter.INPUT: 30, Meter.OUTPUT: 12} == counts_of(answer)
+        return
+    assert ("a", {Meter.INPUT: 10, Meter.OUTPUT: 5}) == (answer.model, counts_of(answer))
+    (other,) = answer.others
+    assert ("b", {Meter.INPUT: 20, Meter.OUTPUT: 7}) == (other.model, other.usage.counts)
+
+
 def test_an_odd_field_does_not_hide_the_counts_beside_it() -> None:
     """What can be read counts, and the record says that something could not."""
     answer = read("mistral", PLAIN | {"num_cached_tokens": {"a": 1}})
