@@ -155,7 +155,7 @@ def test_results_of_a_batch_add_up_wherever_they_are_cut(borders: list[int]) -> 
 
     assert results == passed + lane.finish()
     assert {"input": 30, "output": 15} == shown(lane.answer)["counts"]
-    assert ("batch", "batch:file_9") == (lane.answer.tier, lane.answer.once)
+    assert ("batch", "file_9") == (lane.answer.tier, lane.answer.once)
     assert (None, False) == (broken.answer.usage, broken.answer.is_billed)
 
 
