@@ -67,6 +67,11 @@ _DEFAULT_FORMAT: WireFormat = OpenAIChat()
 _UNDECIDED_TIERS = frozenset({STANDARD_TIER, "priority"})
 _OPEN_ENDED: Final = "nothing bounds how often models are asked for this call, or which"
 USER_CHARS_MAX: Final = 256
+# Credential=ID/DATE/REGION/SERVICE/aws4_request, where an id may hold slashes. Source:
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html,
+# checked 2026-11-23.
+SIGV4: Final = "AWS4-HMAC-SHA256"
+SIGV4_SCOPE_PARTS: Final = 4
 # Decisions on tags that are remembered, all dropped when full.
 DECISIONS_MAX: Final = 1024
 # Of what has begun already and can only be settled.
@@ -374,6 +379,8 @@ class Admission:
         if call.card is None:
             self._allow_unpriced(call, "the model is not in the book")
         card = call.card
+        if card is not None and call.facts.is_either:
+            call.facts = call.facts.sold_by(card)
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
         region = call.facts.region or call.provider.region
         reach = call.facts.reach(_tiers_of(call), region, maxima)
@@ -510,11 +517,26 @@ def read_secret(client: Client) -> str | None:
             return value
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
+        if scheme == SIGV4:
+            return _signed_by(token)
     # Where a browser can put it: a WebSocket takes no header there.
     for offered in (client.header("sec-websocket-protocol") or "").split(","):
         if offered.strip().startswith(KEY_PROTOCOL):
             return offered.strip().removeprefix(KEY_PROTOCOL)
     return client.query("key") or client.query("api-key")
+
+
+def _signed_by(signature: str) -> str | None:
+    """Read who signed: the id of the AWS access key, which is where the virtual key stands.
+
+    The signature itself cannot be checked, because nobody here knows a secret of the caller's; the
+    id opens like a bearer token.
+    """
+    for part in signature.split(","):
+        name, _, scope = part.strip().partition("=")
+        if name == "Credential":
+            return scope.rsplit("/", SIGV4_SCOPE_PARTS)[0] or None
+    return None
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

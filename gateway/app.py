@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as version_of
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import uvloop
 from granian.constants import HTTPModes, Interfaces
@@ -35,7 +33,6 @@ from gateway.budgets.memory import MemoryBudgets
 from gateway.call import CallPath
 from gateway.client import RsgiClient, RsgiProtocol, RsgiScope
 from gateway.clock import SystemClock, epoch_us
-from gateway.demo import DemoUpstream
 from gateway.directory import Directory
 from gateway.earlier import LedgerRecords, Metered
 from gateway.ending import Endings
@@ -47,6 +44,7 @@ from gateway.ledger.queries import Queries
 from gateway.ledger.recovery import RecoveryReport, recover
 from gateway.ledger.shipper import Shipper
 from gateway.ledger.store import LedgerStore, is_current, open_engine
+from gateway.listening import refuse_taken_address, wait_listening
 from gateway.metrics import Metrics, Probes
 from gateway.models_list import list_models
 from gateway.own_rates import add_own_prices, book_finder, fleet_of, open_book
@@ -63,7 +61,7 @@ from gateway.settings import ProviderSettings, Settings
 from gateway.sockets import FRAME_BYTES_MAX
 from gateway.tokens import TokenizerProcess
 from gateway.translate import Translation
-from gateway.upstream import HttpUpstream
+from gateway.upstreams import open_upstream, region_of
 from gateway.user_tokens import UserTokens
 from gateway.welcome import Welcome, say
 from gateway.wire.table import ENDPOINTS, OPENAI_DIALECT, auth_of
@@ -211,51 +209,13 @@ async def _listen(
     # A batch insert in the shipper's thread must not hold the event loop up for the usual 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     serving = asyncio.ensure_future(server.serve())
-    ready = asyncio.ensure_future(_wait_listening(settings.server.host, settings.server.port))
+    ready = asyncio.ensure_future(wait_listening(settings.server.host, settings.server.port))
     await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
     if ready.done() and not serving.done():
         say(welcome, time.perf_counter() - started_s)
         gateway.warm()
     ready.cancel()
     await serving
-
-
-class AddressTaken(OSError):
-    """Something else listens where the gateway should."""
-
-
-def refuse_taken_address(host: str, port: int) -> None:
-    """Make sure that nobody listens there: the server would share the port in silence.
-
-    Args:
-        host: Address to listen on.
-        port: Port to listen on.
-
-    Raises:
-        AddressTaken: Somebody does, or the address is not this machine's.
-    """
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, proto) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as taken:
-            raise AddressTaken(
-                f"cannot listen on {host}:{port} ({taken.strerror}); "
-                "set server.host and server.port, or stop what listens there"
-            ) from taken
-
-
-async def _wait_listening(host: str, port: int) -> None:
-    """Wait until the address takes connections."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(host, port)
-        except OSError:
-            await asyncio.sleep(0.01)
-            continue
-        writer.close()
-        return
 
 
 def _tell(report: RecoveryReport) -> None:
@@ -378,8 +338,8 @@ def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings)
         priced_as=one.priced_as or provider_id,
         auth=None if key is None else auth_of(one.kind, key),
         headers=tuple((name.lower(), value) for name, value in one.headers.items()),
-        upstream=DemoUpstream() if one.base_url is None else HttpUpstream(one.timeout_s),
-        region=region_of(one.kind, one.base_url or ""),
+        upstream=open_upstream(one),
+        region=region_of(one.kind, one.base_url or "", one.region),
         drains=on_disconnect == "drain" or (on_disconnect == "auto" and one.kind in _BILLS_ON),
         deployments=one.deployments,
         fleet=fleet_of(settings, provider_id),
@@ -400,28 +360,6 @@ def project_of(one: ProviderSettings) -> str | None:
     if one.project is None:
         return None
     return f"projects/{one.project}/locations/{one.region or 'global'}"
-
-
-def region_of(kind: str, base_url: str) -> str | None:
-    """Find the region class an address stands for.
-
-    Args:
-        kind: Provider kind.
-        base_url: Its address.
-
-    Returns:
-        ``us`` or ``eu`` for OpenAI's hosts with data residency, which charge an uplift on some
-        models; ``None`` elsewhere.
-
-    Source:
-        https://platform.openai.com/docs/guides/your-data, regional hosts; the other regions carry
-        the uplift of ``eu``. Checked 2026-11-23.
-    """
-    host = urlsplit(base_url).hostname or ""
-    prefix, _, rest = host.partition(".")
-    if kind != "openai" or rest != "api.openai.com":
-        return None
-    return prefix if prefix == "us" else "eu"
 
 
 class _JournalCut:

@@ -314,7 +314,7 @@ class CallPath:
             StoreDown: The journal takes no more.
         """
         has_id = call.answer.once is not None
-        completion = await self.recall.find(call, ending) if has_id else None
+        completion = await self.recall.find(call) if has_id else None
         usage = self.endings.reported(call) or await self.endings.meter(call, ending)
         if call.counting is not None:
             await self.user_tokens.finish(call, self.watcher.open_calls)

@@ -246,8 +246,10 @@ class Endings:
             flags=("the gateway stopped before the answer ended",),
         )
         usage = call.answer.usage
+        is_free = call.facts is not None and call.facts.is_free and not call.answer.is_billed
         if usage is None or usage.basis in (Basis.UNKNOWN, Basis.PARTIAL):
-            usage = _at_the_bound(call, call.answer) if call.is_sent else NOTHING
+            may_cost = call.is_sent and not is_free
+            usage = _at_the_bound(call, call.answer) if may_cost else NOTHING
         elif call.answer.lacks_input:
             usage = _with_prompt_at_bound(call, usage)
         usage = _with_fees(usage, self._fees(call))
@@ -381,12 +383,16 @@ def rate_answer(call: OpenCall, usage: Usage) -> tuple[Usage, Bill]:
         at=call.at,
         payer=None if call.caller is None else call.caller.payer,
         variants=answer.variants or call.facts.variants,
+        prompt_tokens=answer.prompt_tokens,
     )
     if answer.others:
         bill = rate_several(usage, answer.others, served, call.card, call.book)
         usage = sum_usage(usage, answer.others)
     else:
         bill = rate_call(usage, served, call.card, call.book)
+        if answer.prompt_tokens is not None:
+            # Of the record alone nobody could tell in which context bands the prompts were.
+            bill = msgspec.structs.replace(bill, served=None, priced_model="")
     if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
         bill = bill_reported(bill, answer.provider_cost)
     return usage, bill

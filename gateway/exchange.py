@@ -67,13 +67,12 @@ def request_of(call: OpenCall) -> UpstreamRequest:
     url = call.provider.base_url + call.path
     if asked.query:
         url += query_of(asked.query)
-    request = UpstreamRequest(
+    return UpstreamRequest(
         method=asked.method,
         url=url,
         headers=headers,
         body=call.format.prepare_body(asked, call.facts, call.model),
     )
-    return request if call.provider.sign is None else call.provider.sign(request)
 
 
 def session_headers(call: OpenCall) -> RawHeaders:

@@ -43,6 +43,12 @@ _DENIED_UP: Final = (
         "sec-websocket-key",
         "sec-websocket-protocol",
         "sec-websocket-version",
+        # Parts of a signature that is made anew, or not needed, and a caller's session token.
+        "x-amz-content-sha256",
+        "x-amz-date",
+        "x-amz-security-token",
+        "amz-sdk-invocation-id",
+        "amz-sdk-request",
     }
 )
 _OWN_PREFIX: Final = "x-taximeter-"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
-from msgspec import UNSET
 
 from gateway.admission import OpenCall
 from gateway.budgets.protocol import BudgetStore
@@ -58,12 +57,11 @@ class Recall:
     budgets: BudgetStore
     journal: RecordJournal
 
-    async def find(self, call: OpenCall, ending: Ending) -> Completion | None:
+    async def find(self, call: OpenCall) -> Completion | None:
         """Find what of an answer is known already, and take it out of the answer.
 
         Args:
             call: Its answer says under which id the use is known.
-            ending: How it ended.
 
         Returns:
             What is to be added to the record of an earlier call, by ``settle``; ``None`` where
@@ -74,7 +72,8 @@ class Recall:
         assert call.facts is not None
         if answer.once is None or not call.facts.is_free:
             return None  # the call that made it
-        is_whole = answer.is_earlier or ending.outcome == "ok"
+        # By it the record is found again.
+        answer.request_id = answer.once
         posted = None
         if _tells(answer) and not self.metered.is_final(call.provider.id, answer.once):
             try:
@@ -83,14 +82,11 @@ class Recall:
                 log.warning("earlier call not looked up id=%s reason=%s", call.id, down)
                 call.flags.append("the ledger could not be asked what was metered before")
             if posted is None and not answer.is_earlier:
-                if not is_whole:
-                    answer.usage = _partial(answer.usage)
                 return None  # told for the first time: this record is its own
         completion = None
         if posted is not None and posted.is_final:
             self.metered.note(posted.record, is_final=True)
-        elif posted is not None and is_whole:
-            assert answer.usage is not None
+        elif posted is not None and answer.usage is not None and not _is_part(answer.usage):
             completion = Completion(posted, _reopen(call, posted.record), answer.usage)
             call.flags.append(f"completes {posted.record.id}")
         call.answer = msgspec.structs.replace(
@@ -131,7 +127,8 @@ class Recall:
             flags=(f"completes the record by what {record.id} was told",),
         )
         now_us = epoch_us(self.clock.now())
-        truth = to_record(then, ending, *rate_answer(then, usage), now_us)
+        usage, bill = rate_answer(then, usage)
+        truth = to_record(then, ending, usage, bill, now_us)
         if truth.cost_pico is None and earlier.cost_pico is not None:
             log.warning("what a call came to has no price id=%s", earlier.id)
             return
@@ -170,11 +167,8 @@ def _tells(answer: Answer) -> bool:
     return answer.is_billed is True or (usage is not None and bool(usage.counts))
 
 
-def _partial(usage: Usage | None) -> Usage | None:
-    if usage is None:
-        return None
-    flag = "the answer was not read to its end: there may be more"
-    return Usage(counts=usage.counts, basis=Basis.PARTIAL, flags=(*usage.flags, flag))
+def _is_part(usage: Usage) -> bool:
+    return usage.basis in (Basis.PARTIAL, Basis.UNKNOWN)
 
 
 def _change(now: int | None, before: int | None, parked: int | None) -> tuple[int, int]:
@@ -205,9 +199,9 @@ def _reopen(call: OpenCall, record: LedgerRecord) -> OpenCall:
         models=(),
         expires_at=None,
     )
-    asked = record.priced_model or record.model or ""
+    asked = record.model_asked or record.priced_model or record.model or ""
     # Where the provider does not say what it served, the dearer of what it may have served counts.
-    tier = None if record.tier is UNSET or call.answer.tier is not None else record.tier
+    tier = record.tier_asked or record.tier or None
     facts = msgspec.structs.replace(
         call.facts, model=record.model_requested or "", stream=record.stream, tier=tier
     )
@@ -226,6 +220,8 @@ def _reopen(call: OpenCall, record: LedgerRecord) -> OpenCall:
         tags=record.tags,
         flags=[],
         book=call.book,
-        card=call.book.find_card(call.provider.priced_as, asked, at, caller.payer),
+        card=call.book.find_card(
+            call.provider.priced_as, call.provider.model_behind(asked), at, caller.payer
+        ),
         answer=call.answer,
     )

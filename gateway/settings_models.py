@@ -78,6 +78,9 @@ BASE_URLS: Final[Mapping[str, str]] = {
 # Kinds whose models stand in the catalog under another provider's name.
 PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai"}
 
+# Kinds whose customers choose names that do not tell the model.
+HAS_DEPLOYMENTS: Final = frozenset({"azure", "bedrock", "mistral"})
+
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WORKERS_REASON: Final = (
     "several workers need budgets shared over Redis, which this version does not have yet; write 1"
@@ -258,7 +261,12 @@ class ProviderSettings(_Part):
         priced_as: The catalog provider its models are priced as; the kind's own unless given. In
             a file ``null`` means: under the provider's own id.
         region: Cloud region.
-        deployments: Azure deployment name to model.
+        deployments: Azure deployment name, Bedrock inference profile, or id of one of Mistral's
+            agents, to model.
+        aws_access_key_id: For Bedrock, with ``aws_secret_access_key``; what the AWS SDKs would find
+            unless given.
+        aws_secret_access_key: Likewise.
+        aws_session_token: Likewise, for temporary credentials.
         project: Google Cloud project, for calls that are translated to Vertex.
     """
 
@@ -270,6 +278,9 @@ class ProviderSettings(_Part):
     priced_as: str = ""
     region: str | None = None
     deployments: dict[str, str] = {}
+    aws_access_key_id: Token | None = None
+    aws_secret_access_key: Token | None = None
+    aws_session_token: Token | None = None
     project: Annotated[str, Field(pattern=r"^[a-z0-9:.-]{1,64}$")] | None = None
 
     @field_validator("base_url")
@@ -316,8 +327,24 @@ class ProviderSettings(_Part):
             raise ValueError("needs base_url, such as https://NAME.openai.azure.com")
         if self.base_url is None and self.kind != "demo":
             raise ValueError(f"needs a region (or a base_url): kind {self.kind} has one per region")
-        if self.deployments and self.kind != "azure":
-            raise ValueError(f"deployments are for kind azure, this is kind {self.kind}")
+        if self.deployments and self.kind not in HAS_DEPLOYMENTS:
+            kinds = ", ".join(sorted(HAS_DEPLOYMENTS))
+            raise ValueError(f"deployments are for the kinds {kinds}, this is kind {self.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _signable(self) -> Self:
+        pair = (self.aws_access_key_id, self.aws_secret_access_key)
+        if self.kind != "bedrock":
+            if any((*pair, self.aws_session_token)):
+                raise ValueError(f"AWS credentials are for kind bedrock, this is kind {self.kind}")
+            return self
+        if (pair[0] is None) != (pair[1] is None) or (self.aws_session_token and pair[0] is None):
+            raise ValueError("needs both aws_access_key_id and aws_secret_access_key")
+        if self.api_key is not None and pair[0] is not None:
+            raise ValueError("has api_key and aws_access_key_id: keep the one to use")
+        if self.api_key is None and self.region is None:
+            raise ValueError("needs a region: without api_key its requests are signed for one")
         return self
 
 

@@ -66,7 +66,8 @@ def rate_several(
             model=other.model,
             tier=other.tier or served.tier,
             region=served.region if other.region is None else other.region or None,
-            variants=other.variants,
+            variants=other.variants or served.variants,
+            prompt_tokens=other.prompt_tokens,
         )
         bills.append(rate_call(other.usage, as_served, card, book))
     status = max((bill.status for bill in bills), key=_STATUSES.index)

@@ -230,6 +230,14 @@ price_versions = Table(
     Column("recorded_by", Text, nullable=False),
     Column("why", Text, nullable=False),
     Column("status", Text, nullable=False),
+    # The version whose change this one has over another base; null for a change of its own.
+    Column("carries", _id),
+    # Its place among the changes, where a version made again takes that of the one it replaces.
+    Column("turn", BigInteger),
+    # What was asked for, so that it can be laid over another base.
+    Column("edit", _json),
+    # Prices set by hand that a candidate keeps beside its lists, and what those say.
+    Column("kept", _json),
 )
 
 # What was decided about a version after it was recorded; the last row counts.

@@ -25,6 +25,7 @@ from pricing.manifest import (
     digest_of,
 )
 from pricing.meters import Meter
+from pricing.names import other_spellings
 from pricing.rates import (
     CardKey,
     CompiledRate,
@@ -155,7 +156,7 @@ class Book:
         Returns:
             The entry, or ``None`` when the book does not know the name.
         """
-        model = self._name.get((provider, name))
+        model = self._find_name(provider, name)
         return None if model is None else self._entry[(provider, model)]
 
     def rates_of(self, provider: str, model: str) -> Sequence[Rate]:
@@ -198,7 +199,7 @@ class Book:
         Returns:
             The rate card, or ``None`` when the model is unknown or had no price yet at ``at``.
         """
-        model = self._name.get((provider, name))
+        model = self._find_name(provider, name)
         if model is None:
             return None
         key = (provider, model)
@@ -214,6 +215,14 @@ class Book:
             if agreements is not None:
                 card = _negotiated(card, piece, is_open, agreements.find(payer, at))
         return card if card.rates or card.variants else None
+
+    def _find_name(self, provider: str, name: str) -> str | None:
+        """Find the catalog's own name of a model."""
+        model = self._name.get((provider, name))
+        if model is not None:
+            return model
+        spelt = (self._name.get((provider, other)) for other in other_spellings(provider, name))
+        return next(filter(None, spelt), None)
 
     def _sort_agreements(self) -> dict[tuple[str, str], ModelAgreements]:
         found: dict[tuple[str, str], list[Override]] = defaultdict(list)

@@ -6,10 +6,14 @@ Must never change a rate: the prices of the new version are other rows beside th
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from fractions import Fraction
 
 from pricing.agreements import Override
 from pricing.manifest import ModelEntry
 from pricing.rates import Rate
+
+# From when to when a price holds, and the price of one unit with its currency.
+Stretch = tuple[datetime, datetime | None, tuple[Fraction, str]]
 
 
 class ChangeRefused(ValueError):
@@ -31,7 +35,7 @@ def with_rate(rates: Iterable[Rate], new: Rate) -> tuple[Rate, ...]:
         ChangeRefused: The new price has no end, and one that starts later is already known.
     """
     given = tuple(rates)
-    if any(_says(rate, new) for rate in given):
+    if says_already(given, new):
         return given
     kept: list[Rate] = []
     for rate in given:
@@ -43,12 +47,24 @@ def with_rate(rates: Iterable[Rate], new: Rate) -> tuple[Rate, ...]:
                 f"{new.price_id}: a price from {rate.valid_from.isoformat()} is known already; "
                 "end the new one there with valid_to, or set that one as well"
             )
-        kept += _outside(rate, new.valid_from, new.valid_to)
+        kept += outside(rate, new.valid_from, new.valid_to)
     return (*kept, new)
 
 
+def says_already(rates: Iterable[Rate], new: Rate) -> bool:
+    """Tell whether a price is known already, for all of its span.
+
+    Args:
+        rates: Those there are.
+        new: The price.
+
+    Returns:
+        Whether laying it over them would change nothing.
+    """
+    return any(_says(rate, new) for rate in rates)
+
+
 def _says(rate: Rate, new: Rate) -> bool:
-    """Whether a price known already is the same, for all of the new one's span."""
     return (
         rate.price_id == new.price_id
         and rate.valid_from <= new.valid_from
@@ -58,8 +74,17 @@ def _says(rate: Rate, new: Rate) -> bool:
     )
 
 
-def _outside(rate: Rate, start: datetime, end: datetime | None) -> list[Rate]:
-    """The parts of a price before and after a span."""
+def outside(rate: Rate, start: datetime, end: datetime | None) -> list[Rate]:
+    """Cut a span out of a price.
+
+    Args:
+        rate: The price.
+        start: First instant of the span.
+        end: First instant after it; ``None`` where it has no end.
+
+    Returns:
+        The parts before and after it, as far as there are any.
+    """
     parts = []
     if rate.valid_from < start:
         parts.append(replace(rate, valid_to=_earliest(rate.valid_to, start)))
@@ -70,6 +95,28 @@ def _outside(rate: Rate, start: datetime, end: datetime | None) -> list[Rate]:
 
 def _earliest(first: datetime | None, second: datetime) -> datetime:
     return second if first is None else min(first, second)
+
+
+def prices_from(rates: Iterable[Rate], start: datetime) -> tuple[Stretch, ...]:
+    """Say what a price is from an instant on, however many rates say it.
+
+    Args:
+        rates: Dated rates of one price, without overlaps.
+        start: The instant.
+
+    Returns:
+        Its stretches, the first one first; equal where two histories say the same from then on.
+    """
+    found: list[Stretch] = []
+    for rate in sorted(rates, key=lambda one: one.valid_from):
+        if rate.valid_to is not None and rate.valid_to <= start:
+            continue
+        each = (Fraction(rate.amount) / rate.per, rate.currency)
+        began = max(rate.valid_from, start)
+        if found and found[-1][1] == began and found[-1][2] == each:
+            began = found.pop()[0]
+        found.append((began, rate.valid_to, each))
+    return tuple(found)
 
 
 def with_override(overrides: Iterable[Override], new: Override) -> tuple[Override, ...]:

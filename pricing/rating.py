@@ -81,13 +81,14 @@ class RatedLine(NamedTuple):
 _new_line: Final = tuple.__new__
 
 
-def rate_usage(
+def rate_usage(  # noqa: PLR0913 - what a price depends on, each by its name
     counts: Mapping[Meter, Quantity],
     card: RateCard,
     *,
     tier: str = STANDARD_TIER,
     region: str | None = None,
     variants: Mapping[Meter, str] = NO_VARIANTS,
+    prompt_tokens: int | None = None,
 ) -> tuple[RatedLine, ...]:
     """Price counted usage against one rate card.
 
@@ -98,6 +99,8 @@ def rate_usage(
         region: Region class served.
         variants: In which make a meter was sold, such as an image size. A meter without a name here
             has its plain price, as has one whose name the card does not know.
+        prompt_tokens: Largest prompt of the calls the counts are the sum of, which decides the
+            context band; ``None`` where they are those of one call.
 
     Returns:
         One line per meter, same order; each cost rounded once at 10^-12, half to even. The sum of
@@ -114,7 +117,8 @@ def rate_usage(
     """
     skus, currency = card.skus, card.currency
     lines = []
-    for meter, rate, pico in _rate_each(counts, card, tier, region, variants):
+    rated = _rate_each(counts, card, tier, region, variants, prompt_tokens=prompt_tokens)
+    for meter, rate, pico in rated:
         quantity = counts[meter]
         listed = pico if rate.listed is None else _pico_of(quantity, rate.listed)
         parts = (skus[meter], meter, quantity, rate, currency, listed, pico)
@@ -122,12 +126,14 @@ def rate_usage(
     return tuple(lines)
 
 
-def _rate_each(
+def _rate_each(  # noqa: PLR0913 - as above
     counts: Mapping[Meter, Quantity],
     card: RateCard,
     tier: str,
     region: str | None,
     variants: Mapping[Meter, str],
+    *,
+    prompt_tokens: int | None = None,
 ) -> list[tuple[Meter, CompiledRate, int]]:
     """Find the rate of every count and what it comes to; every price in the house passes here."""
     input_total: Quantity = 0
@@ -136,6 +142,8 @@ def _rate_each(
             raise ValueError(f"{meter}: a quantity cannot be negative: {quantity}")
         if meter in INPUT_METERS:
             input_total += quantity
+    if prompt_tokens is not None:
+        input_total = prompt_tokens
     candidates = card.find_candidates(tier, region, variants)
     rated = []
     for meter, quantity in counts.items():

@@ -7,6 +7,7 @@ served as what was asked, nor let what was asked choose the cheaper of two tiers
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -37,6 +38,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
         at: When the call began, which decides the price.
         payer: Who pays, which decides what was agreed.
         variants: In which make a meter was sold, as far as it is known.
+        prompt_tokens: Largest prompt, where the counts are the sum of several calls; ``None`` where
+            they are those of one.
     """
 
     priced_as: str
@@ -49,6 +52,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     payer: Payer | None = None
     variants: Mapping[Meter, str] = NO_VARIANTS
+    prompt_tokens: int | None = None
 
     @property
     def open_tier(self) -> str | None:
@@ -130,15 +134,20 @@ def rate_served(
     Raises:
         UnpricedSku: A meter has no price. Nothing is priced partially.
     """
-    tier, region, makes = served.tier, served.region, served.variants
+    rate = partial(
+        rate_usage,
+        counts,
+        card,
+        region=served.region,
+        variants=served.variants,
+        prompt_tokens=served.prompt_tokens,
+    )
+    tier = served.tier
     asked = served.open_tier if tier is None else None
     if asked is None:
         tier = tier or STANDARD_TIER
-        return tier, rate_usage(counts, card, tier=tier, region=region, variants=makes)
-    rated = [
-        (tier, rate_usage(counts, card, tier=tier, region=region, variants=makes))
-        for tier in (asked, STANDARD_TIER)
-    ]
+        return tier, rate(tier=tier)
+    rated = [(tier, rate(tier=tier)) for tier in (asked, STANDARD_TIER)]
     return max(rated, key=lambda pair: total_cost(pair[1], card.currency).pico)
 
 

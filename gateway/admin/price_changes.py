@@ -5,7 +5,6 @@ Must never change a version: each change makes another one, with who, when and w
 
 import asyncio
 from dataclasses import fields
-from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -17,9 +16,11 @@ from gateway.admin.idempotency import ReplayRoute
 from gateway.admin.models import catalog_providers
 from gateway.admin.parts import ACTOR, ControlParts, Parts
 from gateway.admin.problems import FieldProblem, RequestRefused
-from gateway.prices.desk import PriceDesk, PriceRefused, Signature
+from gateway.prices.asked import PriceRefused, Signature
+from gateway.prices.desk import PriceDesk
 from gateway.prices.edits import NewModel, OverrideWish, RateWish, Wishes, to_edit
 from gateway.prices.rows import StoredVersion
+from gateway.prices.terms import Standings, stand
 from pricing.meters import Meter
 from pricing.sku import STANDARD_TIER
 
@@ -134,6 +135,9 @@ class VersionOut(BaseModel):
         decided_by: Who approved or rejected it.
         decided_why: Why.
         became: The version its prices came into force as, where that is another one.
+        carries: The version whose change it carries into one that takes effect later.
+        in_force_from: First instant it is in force; null where it never is.
+        in_force_to: First instant it no longer is; null while no end is known.
         is_current: Whether calls are priced with it now.
     """
 
@@ -150,22 +154,32 @@ class VersionOut(BaseModel):
     decided_by: str | None
     decided_why: str | None
     became: str | None
+    carries: str | None
+    in_force_from: InstantOut | None
+    in_force_to: InstantOut | None
     is_current: bool
 
     @classmethod
-    def from_stored(cls, stored: StoredVersion, current: str) -> Self:
+    def from_stored(cls, stored: StoredVersion, standings: Standings) -> Self:
         """Show a version.
 
         Args:
             stored: As it stands.
-            current: Name of the version calls are priced with.
+            standings: How all versions stand now.
 
         Returns:
             What clients see of it.
         """
         names = {field.name for field in fields(stored)} & set(cls.model_fields)
         shown = {name: getattr(stored, name) for name in names}
-        return cls(digest=stored.digest, is_current=stored.version == current, **shown)
+        standing = standings.of(stored)
+        return cls(
+            digest=stored.digest,
+            in_force_from=standing.since,
+            in_force_to=standing.until,
+            is_current=stored.version == standings.current,
+            **shown,
+        )
 
 
 class ChangeOut(VersionOut):
@@ -200,17 +214,17 @@ async def change_prices(parts: Parts, body: PricesIn) -> ChangeOut:
     except PriceRefused as refused:
         raise to_request_refused(refused) from refused
     await parts.on_price_change()
-    current = await asyncio.to_thread(_current, parts, parts.clock.now())
-    first, *later = [VersionOut.from_stored(one, current) for one in made]
+    standings = await asyncio.to_thread(_standings, parts)
+    first, *later = [VersionOut.from_stored(one, standings) for one in made]
     return ChangeOut(**first.model_dump(exclude={"later"}), later=later)
 
 
 @router.get("/versions")
 def list_versions(parts: Parts) -> VersionsOut:
     """List every version of the price book, the newest first, candidates and rejected included."""
-    current = _current(parts, parts.clock.now())
-    versions = reversed(parts.versions.list_versions())
-    return VersionsOut(items=[VersionOut.from_stored(one, current) for one in versions])
+    versions = parts.versions.list_versions()
+    standings = stand(versions, parts.clock.now())
+    return VersionsOut(items=[VersionOut.from_stored(one, standings) for one in reversed(versions)])
 
 
 def to_request_refused(refused: PriceRefused) -> RequestRefused:
@@ -235,8 +249,8 @@ def _code(status: int) -> str:
     return "not_found" if status == 404 else "invalid_request"
 
 
-def _current(parts: ControlParts, at: datetime) -> str:
-    return parts.versions.current_at(at).version
+def _standings(parts: ControlParts) -> Standings:
+    return stand(parts.versions.list_versions(), parts.clock.now())
 
 
 def _to_wishes(parts: ControlParts, body: PricesIn) -> Wishes:

@@ -3,6 +3,7 @@
 Must never show a price as a float.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Self
@@ -14,11 +15,13 @@ from gateway.admin.fields import InstantOut, InstantQuery, PageQuery, PlainText
 from gateway.admin.models import catalog_providers, payer_in
 from gateway.admin.parts import ControlParts, Parts
 from gateway.admin.problems import RequestRefused
+from gateway.own_rates import add_own_prices
 from pricing.agreements import Payer
 from pricing.book import Book, ModelEntry
 from pricing.explain import Considered, Explanation, PriceQuestion, explain_price
 from pricing.meters import Meter
 from pricing.rates import CompiledRate, Rate, compile_rate
+from pricing.selfhosted import published_name
 from pricing.sku import STANDARD_TIER
 
 router = APIRouter(prefix="/prices", tags=["prices"])
@@ -229,8 +232,7 @@ def read_prices(
     payer = _payer(parts, asked)
     if asked.explain is not None and asked.model is None:
         raise RequestRefused(422, "invalid_request", "explain goes with model: name one")
-    providers = catalog_providers(parts, asked.provider)
-    book = parts.book if providers <= parts.book.providers else parts.whole_book()
+    book, providers = _book_at(parts, when, asked.provider)
     names = None if asked.model is None else _catalog_names(parts, book, asked.model)
     entries = [
         entry
@@ -250,6 +252,20 @@ def read_prices(
         explanations=[_explain(book, entry, asked, when, payer) for entry in explained],
         next_cursor=page[-1].price_id if len(rest) > paging.limit else None,
     )
+
+
+def _book_at(
+    parts: ControlParts, at: datetime, provider: str | None
+) -> tuple[Book, Collection[str]]:
+    """The version in force at an instant still to come, for the past the one of now; and whose."""
+    providers = catalog_providers(parts, provider)
+    now = parts.book
+    if at > parts.clock.now() and parts.versions.list_approved():
+        found = parts.versions.current_at(at)
+        if found.version != published_name(now.version.version):
+            wanted = providers if provider else providers | found.manifest.providers.keys()
+            return add_own_prices(parts.versions.open_book(found, wanted), parts.settings), wanted
+    return (now if providers <= now.providers else parts.whole_book()), providers
 
 
 def _payer(parts: ControlParts, asked: PricesQuery) -> Payer | None:

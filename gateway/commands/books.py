@@ -4,8 +4,10 @@ Must never make or change a database: looking at prices has no effects.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +17,8 @@ from gateway.commands.context import read_settings
 from gateway.commands.database import opened_database, opened_for_reading
 from gateway.commands.output import CommandFailed, write_note
 from gateway.own_rates import LoadBook, load_shipped, open_book
-from gateway.prices.desk import PriceDesk, PriceRefused
+from gateway.prices.asked import PriceRefused
+from gateway.prices.desk import PriceDesk
 from gateway.prices.store import PriceStore, program_name
 from gateway.settings import Settings
 from pricing.book import Book, BookBroken
@@ -23,13 +26,17 @@ from pricing.book import Book, BookBroken
 _SQLITE: Final = "sqlite:///"
 
 
-def read_book(settings: Settings, version: str | None = None) -> Book:
+def read_book(
+    settings: Settings, version: str | None = None, *, at: datetime | None = None
+) -> Book:
     """Load a price book.
 
     Args:
         settings: For the database, and the prices of GPUs of one's own.
         version: Its name; ``None`` for the one calls are priced with, or without a database the
             newest that came with the program.
+        at: For the one calls will be priced with at an instant, where none is named. What is
+            past is looked up in the one they are priced with now: it knows best.
 
     Returns:
         The book.
@@ -37,7 +44,7 @@ def read_book(settings: Settings, version: str | None = None) -> Book:
     Raises:
         CommandFailed: It is broken or cannot be read, or there is none of that name.
     """
-    with _answering(version), _versions(settings) as load:
+    with _answering(version), _versions(settings, at) as load:
         return open_book(settings, version, load=load)
 
 
@@ -68,16 +75,25 @@ def _answering(version: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _versions(settings: Settings) -> Iterator[LoadBook]:
+def _versions(settings: Settings, at: datetime | None) -> Iterator[LoadBook]:
     if not _has_database(settings):
         yield load_shipped
         return
     try:
         with opened_for_reading(settings) as engine:
-            yield PriceStore(engine).load_book
+            store = PriceStore(engine)
+            yield store.load_book if at is None else partial(_load_at, store, at)
     except CommandFailed as absent:
         write_note(f"note: these are the prices that came with taximeter: {absent}")
         yield load_shipped
+
+
+def _load_at(
+    store: PriceStore, at: datetime, version: str | None, providers: Iterable[str] | None
+) -> Book:
+    if version is None and store.list_approved():
+        version = store.current_at(max(at, store.clock.now())).version
+    return store.load_book(version, providers)
 
 
 def _has_database(settings: Settings) -> bool:

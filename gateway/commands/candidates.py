@@ -25,9 +25,17 @@ from gateway.commands.output import (
 from gateway.commands.parsing import Actions, add_json, parse_count
 from gateway.commands.price_changes import Work, add_signature, version_to_public, write_versions
 from gateway.ledger.queries import Queries
-from gateway.prices.desk import Signature
-from gateway.prices.importing import make_candidate, read_lists
+from gateway.prices.asked import Signature
+from gateway.prices.importing import (
+    Allowed,
+    find_own_prices,
+    make_candidate,
+    read_lists,
+    to_row_own,
+)
 from gateway.prices.rows import StoredVersion
+from gateway.prices.terms import Standings, stand
+from pricing.importers.by_hand import OwnPrice
 from pricing.importers.catalogs import catalog_of_book
 from pricing.importers.compare import price_text
 from pricing.importers.diff import Diff, Effect, Kind, PriceChange, diff_catalogs, effect_of
@@ -69,6 +77,11 @@ def add_arguments(actions: Actions) -> None:
         metavar="PROVIDER",
         help="a provider that may lose models; may be repeated",
     )
+    read.add_argument(
+        "--replace-own",
+        action="store_true",
+        help="let the lists replace prices that were set by hand here",
+    )
     read.add_argument("--why", default="", help="for whoever asks later")
     add_json(read)
     diff = actions.add(
@@ -105,32 +118,27 @@ def add_arguments(actions: Actions) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     with opened_prices(args) as (store, _):
-        now = store.clock.now()
-        versions, current = store.list_versions(), store.current_at(now).version
+        versions = store.list_versions()
+        standings = stand(versions, store.clock.now())
     if args.json:
-        write_json([version_to_public(one, current) for one in versions])
+        write_json([version_to_public(one, standings) for one in versions])
         return 0
-    headings = ("VERSION", "STATUS", "EFFECTIVE FROM", "AGE", "BY", "WHY")
-    write_table(
-        headings,
-        [
-            (
-                one.version,
-                "current" if one.version == current else _status(one),
-                "" if one.effective_from is None else instant_text(one.effective_from),
-                f"{max(0, (now - one.recorded_at).days)} d",
-                one.recorded_by,
-                one.why,
-            )
-            for one in versions
-        ],
-        right=["AGE"],
-    )
+    headings = ("VERSION", "STATUS", "IN FORCE FROM", "TO", "AGE", "BY", "WHY")
+    write_table(headings, [_version_cells(one, standings) for one in versions], right=["AGE"])
     return 0
 
 
-def _status(one: StoredVersion) -> str:
-    return one.status if one.became is None else f"became {one.became}"
+def _version_cells(one: StoredVersion, standings: Standings) -> tuple[str, ...]:
+    standing = standings.of(one)
+    return (
+        one.version,
+        standing.text,
+        "" if standing.since is None else instant_text(standing.since),
+        "" if standing.until is None else instant_text(standing.until),
+        f"{max(0, (standings.at - one.recorded_at).days)} d",
+        one.recorded_by,
+        one.why,
+    )
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -140,16 +148,20 @@ def _import(args: argparse.Namespace) -> int:
         lists = read_lists(sources, day)
         progress.step()
         book = store.load_book()
+        own = find_own_prices(store, book)
         progress.step()
-        made = make_candidate(book, lists, day, may_shrink=args.may_shrink)
+        allowed = Allowed(may_shrink=args.may_shrink, replaces_own=args.replace_own)
+        made = make_candidate(book, lists, day, own=own, allowed=allowed)
         progress.step()
         found = ", ".join(one.source for one in lists)
-        why = f"{args.why} ({found})" if args.why else found
-        candidate = desk.propose(made.contents, Signature(who=actor_name(), why=why))
+        signed = Signature(who=actor_name(), why=f"{args.why} ({found})" if args.why else found)
+        kept = [to_row_own(one) for one in made.own if not one.is_replaced]
+        candidate = desk.propose(made.contents, signed, book.version.version, kept)
+        standings = stand(store.list_versions(), store.clock.now())
         progress.step()
     kinds = diff_catalogs(catalog_of_book(book), made.catalog).count_kinds()
     if args.json:
-        shown = None if candidate is None else version_to_public(candidate, book.version.version)
+        shown = None if candidate is None else version_to_public(candidate, standings)
         write_json(
             {
                 "candidate": shown,
@@ -159,17 +171,57 @@ def _import(args: argparse.Namespace) -> int:
                     for one in lists
                 ],
                 "changes": {kind.value: kinds[kind] for kind in Kind},
+                "kept": kept,
+                "replaced": [to_row_own(one) for one in made.own if one.is_replaced],
             }
         )
         return 0
     for one in lists:
         write_line(f"{one.source}: {one.rate_count:,} rates, {len(one.left_out):,} rows left out")
+    _write_own(made.own)
     if candidate is None:
+        _write_disputed(kept)
         write_line(f"nothing changes: price book {book.version.version} says the same")
         return 0
     write_line(f"candidate {candidate.version}, made from {candidate.base}: {_counted(kinds)}")
     write_note(f"compare it with `taximeter prices diff {candidate.version}`")
     return 0
+
+
+def _write_own(own: Sequence[OwnPrice]) -> None:
+    """Say what became of prices that were set by hand."""
+    if not own:
+        return
+    replaced = [one for one in own if one.is_replaced]
+    kept = [one for one in own if not one.is_replaced]
+    disputed = sum(one.listed is not None for one in kept)
+    parts = [f"{len(kept):,} kept; the lists say otherwise of {disputed:,}"]
+    if replaced:
+        parts.insert(0, f"{len(replaced):,} replaced")
+    hint = ", --replace-own lets them win" if disputed else ""
+    write_line(f"prices set by hand: {', '.join(parts)}{hint}")
+
+
+def _write_disputed(kept: Sequence[Mapping[str, Any]]) -> None:
+    """List the prices set by hand that lists say otherwise of."""
+    disputed = [one for one in kept if one["list_amount"] is not None]
+    if disputed:
+        write_table(
+            ("KEPT, SET BY HAND", "PRICE", "PER", "FROM", "LIST SAYS", "PER", "LIST"),
+            [
+                (
+                    one["price_id"],
+                    one["amount"],
+                    one["per"],
+                    one["valid_from"][:10],
+                    one["list_amount"],
+                    one["list_per"],
+                    one["list_source"],
+                )
+                for one in disputed
+            ],
+            right=["PRICE", "PER", "LIST SAYS"],
+        )
 
 
 def _counted(kinds: Mapping[Kind, int]) -> str:
@@ -186,11 +238,14 @@ def _diff(args: argparse.Namespace) -> int:
         )
         span = Span(now - timedelta(days=args.days), now)
         used = _sum_used(engine, span, args.days)
+        kept = store.find_version(name).kept
     effects = {one.change: one for one in effect_of(diff, used, now)}
     if args.json:
-        write_json(_diff_row(diff, effects, (book.version.version, name), args.days))
+        row = _diff_row(diff, effects, (book.version.version, name), args.days)
+        write_json({**row, "kept": list(kept)})
     else:
         _write_diff(args, diff, effects, (book.version.version, name))
+        _write_kept(kept)
     return 0
 
 
@@ -242,6 +297,13 @@ def _write_diff(
             ("difference", pico_to_text(total[1] - total[0])),
         ]
     )
+
+
+def _write_kept(kept: Sequence[Mapping[str, Any]]) -> None:
+    if kept:
+        write_line()
+        write_line(f"prices set by hand that it keeps: {len(kept):,}")
+        _write_disputed(kept)
 
 
 def _cells(change: PriceChange, effect: Effect | None) -> tuple[str, ...]:
@@ -309,15 +371,15 @@ def _approve(args: argparse.Namespace) -> int:
     signed = Signature(who=actor_name(), why=args.why)
     with opened_prices(args) as (store, desk):
         made = desk.approve(args.version, signed, args.effective_from, replaces=args.replace)
-        current = store.current_at(store.clock.now()).version
-    return write_versions(args, made, current)
+        standings = stand(store.list_versions(), store.clock.now())
+    return write_versions(args, made, standings)
 
 
 def _reject(args: argparse.Namespace) -> int:
     with opened_prices(args) as (store, desk):
         found = desk.reject(args.version, Signature(who=actor_name(), why=args.why))
-        current = store.current_at(store.clock.now()).version
-    return write_versions(args, [found], current)
+        standings = stand(store.list_versions(), store.clock.now())
+    return write_versions(args, found, standings)
 
 
 ACTIONS: Final[Mapping[str, Work]] = {

@@ -4,6 +4,7 @@ Must never take a price from anything but its own arguments.
 """
 
 import argparse
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -11,14 +12,18 @@ from typing import Any, Final
 from gateway.clock import SystemClock
 from gateway.commands.books import opened_prices
 from gateway.commands.context import actor_name, read_settings
-from gateway.commands.entities import instant_text
-from gateway.commands.output import CommandFailed, write_fields, write_json
+from gateway.commands.database import opened_directory
+from gateway.commands.entities import instant_text, read_all
+from gateway.commands.output import CommandFailed, write_fields, write_json, write_note
 from gateway.commands.parsing import Actions, add_json, parse_count, parse_instant
-from gateway.prices.desk import Signature
+from gateway.prices.asked import Signature
 from gateway.prices.edits import NewModel, OverrideWish, RateWish, Wishes, to_edit
 from gateway.prices.rows import StoredVersion
+from gateway.prices.terms import Standings, stand
 from pricing.meters import Meter
 from pricing.sku import STANDARD_TIER
+
+_NEAR_MAX: Final = 3
 
 Work = Callable[[argparse.Namespace], int]
 
@@ -180,7 +185,30 @@ def _override(args: argparse.Namespace) -> int:
         valid_from=args.valid_from,
         valid_to=args.valid_to,
     )
-    return _post(args, Wishes(overrides=[override]))
+    code = _post(args, Wishes(overrides=[override]))
+    _tell_unknown_payer(args)
+    return code
+
+
+def _tell_unknown_payer(args: argparse.Namespace) -> None:
+    """Say that an agreement is with somebody who is not there; it may be that they come later."""
+    organization = read_settings(args).organization
+    if args.organization not in (None, organization):
+        _tell_unknown("organization", args.organization, [organization] if organization else [])
+    with opened_directory(args) as directory:
+        if args.team is not None:
+            _tell_unknown("team", args.team, [one.id for one in read_all(directory.teams.page)])
+        if args.project is not None:
+            names = [one.id for one in read_all(directory.projects.page)]
+            _tell_unknown("project", args.project, names)
+
+
+def _tell_unknown(noun: str, name: str, known: Sequence[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=_NEAR_MAX) or known[:_NEAR_MAX]
+    there = f"there are {', '.join(near)}" if near else "there is none"
+    write_note(f"note: no {noun} {name} yet: nobody gets this rate before; {there}")
 
 
 def _end(args: argparse.Namespace) -> int:
@@ -198,25 +226,25 @@ def _post(args: argparse.Namespace, wishes: Wishes) -> int:
     with opened_prices(args) as (store, desk):
         edit = to_edit(wishes, signed, args.effective_from or store.clock.now())
         made = desk.post(edit, signed, args.effective_from)
-        current = store.current_at(store.clock.now()).version
-    return write_versions(args, made, current)
+        standings = stand(store.list_versions(), store.clock.now())
+    return write_versions(args, made, standings)
 
 
 def write_versions(
-    args: argparse.Namespace, versions: Sequence[StoredVersion], current: str
+    args: argparse.Namespace, versions: Sequence[StoredVersion], standings: Standings
 ) -> int:
     """Show versions that were made or decided about.
 
     Args:
         args: With ``json``.
         versions: The version, and those made for versions that take effect later.
-        current: Name of the version calls are priced with now.
+        standings: How all versions stand now.
 
     Returns:
         Exit code.
     """
     if args.json:
-        write_json([version_to_public(one, current) for one in versions])
+        write_json([version_to_public(one, standings) for one in versions])
         return 0
     for one in versions:
         start = "" if one.effective_from is None else f", from {instant_text(one.effective_from)}"
@@ -225,6 +253,7 @@ def write_versions(
                 ("price book", one.version),
                 ("status", f"{one.status}{start}"),
                 ("made from", one.base or ""),
+                *([] if one.carries is None else [("carries", one.carries)]),
                 ("by", one.decided_by or one.recorded_by),
                 ("why", one.decided_why or one.why),
             ]
@@ -232,17 +261,17 @@ def write_versions(
     return 0
 
 
-def version_to_public(stored: StoredVersion, current: str) -> dict[str, Any]:
+def version_to_public(stored: StoredVersion, standings: Standings) -> dict[str, Any]:
     """Write a version the way the API shows it.
 
     Args:
         stored: As it stands.
-        current: Name of the version calls are priced with.
+        standings: How all versions stand now.
 
     Returns:
         JSON.
     """
-    start = stored.effective_from
+    start, standing = stored.effective_from, standings.of(stored)
     return {
         "version": stored.version,
         "status": stored.status,
@@ -251,14 +280,21 @@ def version_to_public(stored: StoredVersion, current: str) -> dict[str, Any]:
         "digest": stored.digest,
         "proposed_at": instant_text(stored.proposed_at),
         "recorded_at": instant_text(stored.recorded_at),
-        "effective_from": None if start is None else instant_text(start),
+        "effective_from": _instant(start),
         "recorded_by": stored.recorded_by,
         "why": stored.why,
         "decided_by": stored.decided_by,
         "decided_why": stored.decided_why,
         "became": stored.became,
-        "is_current": stored.version == current,
+        "carries": stored.carries,
+        "in_force_from": _instant(standing.since),
+        "in_force_to": _instant(standing.until),
+        "is_current": stored.version == standings.current,
     }
+
+
+def _instant(at: datetime | None) -> str | None:
+    return None if at is None else instant_text(at)
 
 
 ACTIONS: Final[Mapping[str, Work]] = {"set": _set, "override": _override, "end-override": _end}

@@ -4,7 +4,7 @@ What changes them is in ``gateway.commands.price_changes`` and ``gateway.command
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -21,9 +21,9 @@ from gateway.commands.cards import (
 )
 from gateway.commands.context import read_settings
 from gateway.commands.entities import instant_text
-from gateway.commands.output import write_fields, write_json, write_line, write_table
+from gateway.commands.output import write_fields, write_json, write_line, write_note, write_table
 from gateway.commands.parsing import Actions, add_json, parse_count
-from pricing.agreements import Payer
+from pricing.agreements import Override, Payer
 from pricing.explain import Considered, Explanation, PriceQuestion, explain_price, terms_of
 from pricing.meters import Meter
 from pricing.rates import CompiledRate, RateCard
@@ -32,6 +32,7 @@ from pricing.sku import STANDARD_TIER
 _METER_ORDER: Final = {meter: position for position, meter in enumerate(Meter)}
 # Columns that are left out of a table in which no price has anything to say there.
 _SOMETIMES: Final = frozenset({"LIST PRICE", "PROMPT OVER", "REGION", "VARIANT", "HOURS", "AGREED"})
+_PAYERS_MAX: Final = 5
 _NUMBERS: Final = ("PRICE", "LIST PRICE", "PER", "PROMPT OVER")
 
 
@@ -79,9 +80,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    at: datetime = args.at or SystemClock().now()
+    now = SystemClock().now()
+    at: datetime = args.at or now
     settings, payer = read_settings(args), payer_of(args)
-    book = read_book(settings)
+    book = read_book(settings, at=at)
     asked = AskedModel(model=args.model, provider=args.provider)
     card = find_card(shelves_of(settings, book), book, at, asked, payer)
     if args.why is not None:
@@ -89,9 +91,37 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         write_json([_row(card, rate) for rate in _prices_of(card, args.tier)])
         return 0
-    write_line(f"{card.provider}/{card.model}  {card.currency}  price book {card.version}")
+    start = book.version.effective_from
+    since = f", in force from {instant_text(start)}" if start > now else ""
+    write_line(f"{card.provider}/{card.model}  {card.currency}  price book {card.version}{since}")
     _write_prices(_prices_of(card, args.tier))
+    if payer is None:
+        _tell_agreed(book.overrides, card, at)
     return 0
+
+
+def _tell_agreed(overrides: Iterable[Override], card: RateCard, at: datetime) -> None:
+    """Say for whom there are other prices than the published ones that were asked for."""
+    found = [
+        one for one in overrides if one.is_for_model(card.provider, card.model) and one.holds_at(at)
+    ]
+    if not found:
+        return
+    named = sorted({_option(one) for one in found})
+    who = ", ".join(named[:_PAYERS_MAX]) + (", ..." if len(named) > _PAYERS_MAX else "")
+    rates = (
+        f"{len(found)} agreed rate applies"
+        if len(found) == 1
+        else (f"{len(found)} agreed rates apply")
+    )
+    write_note(f"{rates} to some payers: {who}")
+
+
+def _option(override: Override) -> str:
+    """What to ask with for the prices of the payer an agreement names."""
+    names = ("organization", "team", "project")
+    given = [f"--{name} {value}" for name in names if (value := getattr(override, name))]
+    return " ".join(given) or "everybody, with any --team"
 
 
 def _parse_meter(text: str) -> Meter:

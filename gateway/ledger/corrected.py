@@ -394,12 +394,15 @@ def _load_corrections(
         one.tier,
         one.region,
         one.variants,
+        one.model_asked,
+        one.model_behind,
+        one.tier_asked,
     ).where(one.corrects.in_(ids))
     rows = connection.execute(query).all()
     sums = _load_sums(connection, [row[1] for row in rows]) if rows else {}
     found: dict[str, list[_Posting]] = {}
     for corrects, id_, basis, usage, input_total, cost, listed, flags, *priced in rows:
-        provider, model, tier, region, makes = priced
+        provider, model, tier, region, makes, *asked = priced
         posting = _Posting(
             id_,
             basis,
@@ -409,7 +412,9 @@ def _load_corrections(
             listed,
             flag in flags,
             sums.get(id_, {}),
-            None if tier is None else PricedAs(provider, model, tier, region, makes or _NO_MAKES),
+            None
+            if tier is None
+            else PricedAs(provider, model, tier, region, makes or _NO_MAKES, *asked),
         )
         found.setdefault(corrects, []).append(posting)
     return found

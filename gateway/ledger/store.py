@@ -51,7 +51,7 @@ from gateway.tables import record_lines, records, shipped
 # The newest revision in gateway/ledger/migrations; compared with the database at every start
 # without importing Alembic, which takes longer than the comparison. tests/ledger/test_store.py
 # checks that it is the newest.
-SCHEMA_REVISION: Final = "0008"
+SCHEMA_REVISION: Final = "0007"
 
 _URL_FORMS: Final = "sqlite:///file.db or postgresql://user:password@host:port/database"
 _BUSY_S_MAX: Final = 10

@@ -5,94 +5,17 @@ before it is recorded.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Literal
+from typing import Any
 
+from gateway.prices.asked import Approval, PriceEdit, PriceRefused, Signature, to_row_asked
+from gateway.prices.clashes import Base, name_scheduled, refuse_clashes
+from gateway.prices.laid import Draft, check, find_stored, lay, merge_candidate
 from gateway.prices.rows import Origin, StoredVersion
 from gateway.prices.store import NewVersion, PriceChange, PriceStore, find_current, in_force
-from pricing.agreements import Override
-from pricing.book import (
-    AGREEMENTS,
-    BookBroken,
-    BookVersion,
-    Manifest,
-    ModelEntry,
-    agreements_digest,
-    build_book,
-    describe_version,
-    digest_of,
-    object_name,
-)
-from pricing.changes import (
-    ChangeRefused,
-    with_model,
-    with_override,
-    with_override_ended,
-    with_rate,
-)
-from pricing.rates import Rate
-from pricing.rows import agreements_text, parse_agreements, parse_prices, prices_text
-
-
-class PriceRefused(Exception):
-    """A change of prices that was not made.
-
-    Attributes:
-        field: What is at fault; empty where it is the whole.
-        reason: What is wrong and what would help.
-        kind: Whether it can never be right, is too late, or is about something that is not there.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        field: str = "",
-        kind: Literal["invalid", "conflict", "unknown"] = "invalid",
-    ) -> None:
-        self.field = field
-        self.reason = reason
-        self.kind = kind
-        super().__init__(f"{field}: {reason}" if field else reason)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """Who changes prices, and why.
-
-    Attributes:
-        who: For the record.
-        why: Likewise; never empty.
-    """
-
-    who: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceEdit:
-    """What changes.
-
-    Attributes:
-        rates: Dated prices; an earlier one of the same name ends where its successor starts.
-        models: Models that are new.
-        overrides: Negotiated rates that are new.
-        ends: Negotiated rates that end: their id and the first instant they no longer hold.
-    """
-
-    rates: tuple[Rate, ...] = ()
-    models: tuple[ModelEntry, ...] = ()
-    overrides: tuple[Override, ...] = ()
-    ends: tuple[tuple[str, datetime], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Draft:
-    """A version that was made and checked, and is not recorded."""
-
-    manifest: Manifest
-    objects: Mapping[str, tuple[str, str]]
+from gateway.prices.taking_back import take_back
+from pricing.book import BookVersion, Manifest, describe_version
 
 
 class PriceDesk:
@@ -120,34 +43,39 @@ class PriceDesk:
 
         Returns:
             The version; and where others are to take effect after it, one more for each of them,
-            which has the change as well.
+            which carries the change. Where it changes nothing before one of those, such as the end
+            of an agreement still to come, it takes effect with that one.
 
         Raises:
-            PriceRefused: The change is not possible; nothing was recorded.
+            PriceRefused: The change is not possible, or a version that is scheduled says otherwise;
+                nothing was recorded.
             StoreUnavailable: The database cannot be reached.
         """
         self._refuse_foreign(edit)
         with self._store.change() as change:
-            made: list[StoredVersion] = []
-            for base, start in _bases(change, effective_from):
-                draft = _edited(change, base, edit)
-                if not made:
-                    _refuse_idle(draft.manifest, base.manifest)
-                made.append(change.add(_new(draft, base, start, signed, "operator")))
-        return tuple(made)
+            bases = _bases(change, effective_from)
+            refuse_clashes(change, edit, bases)
+            return _record(change, _lay_all(change, bases, edit), signed, edit)
 
     def propose(
-        self, contents: Mapping[str, tuple[str, str]], signed: Signature
+        self,
+        contents: Mapping[str, tuple[str, str]],
+        signed: Signature,
+        base: str,
+        kept: Sequence[Mapping[str, Any]] = (),
     ) -> StoredVersion | None:
         """Record a candidate: prices of some providers, for somebody to compare and approve.
 
         Args:
-            contents: Digest and text by provider. The agreements in force, and providers that are
-                not named, stay as they are.
+            contents: Digest and text by provider. Agreements, and providers that are not named,
+                stay as they are.
             signed: Who proposes it and why.
+            base: The version the contents were made from. What was changed since is no part of it,
+                and approving it does not undo that unasked.
+            kept: Prices set by hand that it keeps beside its lists, for whoever compares it.
 
         Returns:
-            The candidate; ``None`` when it would change nothing.
+            The candidate; ``None`` when it says what its base says.
 
         Raises:
             PriceRefused: The version it would make is broken.
@@ -156,20 +84,22 @@ class PriceDesk:
         taken = sorted(self._reserved & contents.keys())
         if taken:
             raise PriceRefused(f"the prices of {', '.join(taken)} come from the settings")
-        digests = {provider: digest for provider, (digest, _) in contents.items()}
-        objects = {digest: (provider, text) for provider, (digest, text) in contents.items()}
         with self._store.change() as change:
-            base = find_current(in_force(change.list_versions()), change.at)
-            providers = {**base.manifest.providers, **digests}
-            draft = _Draft(
-                manifest=replace(base.manifest, providers=providers),
-                objects=objects,
-            )
-            if draft.manifest == base.manifest:
+            read = find_stored(change, base).describe()
+            before = read.manifest.providers
+            changed = {name: digest for name, (digest, _) in contents.items()}
+            changed = {name: d for name, d in changed.items() if before.get(name) != d}
+            if not changed:
                 return None
-            _check(change, draft, base, providers)
-            new = _new(draft, base, None, signed, "import")
-            return change.add(replace(new, status="candidate"))
+            draft = Draft(
+                base=read,
+                start=change.at,
+                manifest=replace(read.manifest, providers={**before, **changed}),
+                objects={d: (name, contents[name][1]) for name, d in changed.items()},
+            )
+            check(change, draft, draft.manifest.providers)
+            new = _new(draft, signed, "import")
+            return change.add(replace(new, status="candidate", effective_from=None, kept=kept))
 
     def approve(
         self,
@@ -197,29 +127,25 @@ class PriceDesk:
             StoreUnavailable: The database cannot be reached.
         """
         with self._store.change() as change:
-            candidate = _find(change, name)
+            candidate = find_stored(change, name)
             if candidate.status != "candidate":
                 raise PriceRefused(
                     f"{name} is {candidate.status} already; see `taximeter prices versions`",
                     kind="conflict",
                 )
-            origin = _manifest_of(change, candidate.base)
-            drafts: list[tuple[_Draft, BookVersion, datetime]] = []
-            for base, start in _bases(change, effective_from):
-                manifest = _merged(candidate, origin, base, replaces=replaces)
-                draft = _Draft(manifest=manifest, objects={})
-                if not drafts:
-                    _refuse_idle(manifest, base.manifest)
-                _check(change, draft, base, manifest.providers)
-                drafts.append((draft, base, start))
+            bases = _bases(change, effective_from)
+            asked = Approval(candidate=name, replaces=replaces)
+            drafts = _lay_all(change, bases, asked)
             who_why = (signed.who, signed.why)
-            first, _, start = drafts[0]
-            if len(drafts) == 1 and first.manifest == candidate.manifest:
-                change.decide(name, "approved", who_why, effective_from=start)
-                return (_find(change, name),)
-            made = [change.add(_new(*one, signed, "operator")) for one in drafts]
+            only = drafts[0]
+            is_itself = only.manifest == candidate.manifest and only.base.version == candidate.base
+            if len(drafts) == 1 and is_itself and not only.is_idle:
+                change.decide(name, "approved", who_why, effective_from=only.start)
+                return (find_stored(change, name),)
+            made = _record(change, drafts, signed, asked)
+            start = made[0].effective_from
             change.decide(name, "approved", who_why, effective_from=start, became=made[0].version)
-        return tuple(made)
+        return made
 
     def preview(self, name: str) -> BookVersion:
         """Tell what would be in force if a version were approved now, whatever that undoes.
@@ -242,10 +168,10 @@ class PriceDesk:
             return found.describe()
         base = self._store.current_at(self._store.clock.now())
         origin = Manifest(providers={}) if found.base is None else versions[found.base].manifest
-        manifest = _merged(found, origin, base, replaces=True)
+        manifest = merge_candidate(found, origin, base, replaces=True)
         return describe_version(name, manifest, recorded_at=found.proposed_at, note=found.why)
 
-    def reject(self, name: str, signed: Signature) -> StoredVersion:
+    def reject(self, name: str, signed: Signature) -> tuple[StoredVersion, ...]:
         """Decide that a version is not to hold.
 
         Args:
@@ -253,20 +179,29 @@ class PriceDesk:
             signed: Who rejects it and why.
 
         Returns:
-            The version.
+            The version; and those that contained what it changes, made again without it.
 
         Raises:
-            PriceRefused: There is no such version, or calls were priced with it.
+            PriceRefused: There is no such version, or calls were priced with it; it only carries a
+                change into a later one; or another change cannot stand without it.
             StoreUnavailable: The database cannot be reached.
         """
         with self._store.change() as change:
-            found = _find(change, name)
-            held = found.effective_from is not None and found.effective_from <= change.at
-            if found.status == "rejected" or found.became or (found.is_in_force and held):
-                what = "was rejected" if found.status == "rejected" else "is in the ledger"
-                raise PriceRefused(f"{name} {what} already", kind="conflict")
-            change.decide(name, "rejected", (signed.who, signed.why))
-            return _find(change, name)
+            found = find_stored(change, name)
+            if found.status == "rejected":
+                raise PriceRefused(f"{name} was rejected already", kind="conflict")
+            if found.became is not None:
+                raise PriceRefused(
+                    f"{name} became {found.became} already; reject that one", kind="conflict"
+                )
+            again: tuple[StoredVersion, ...] = ()
+            if found.is_in_force:
+                if found.describe().effective_from <= change.at:
+                    raise PriceRefused(f"{name} is in the ledger already", kind="conflict")
+                again = take_back(change, found, signed)
+            else:
+                change.decide(name, "rejected", (signed.who, signed.why))
+            return (find_stored(change, name), *again)
 
     def _refuse_foreign(self, edit: PriceEdit) -> None:
         named = {rate.provider for rate in edit.rates} | {m.provider for m in edit.models}
@@ -278,22 +213,7 @@ class PriceDesk:
             )
 
 
-def _find(change: PriceChange, name: str) -> StoredVersion:
-    for one in change.list_versions():
-        if one.version == name:
-            return one
-    raise PriceRefused(
-        f"there is no price book version {name}; see `taximeter prices versions`", kind="unknown"
-    )
-
-
-def _manifest_of(change: PriceChange, name: str | None) -> Manifest:
-    return Manifest(providers={}) if name is None else _find(change, name).manifest
-
-
-def _bases(
-    change: PriceChange, effective_from: datetime | None
-) -> list[tuple[BookVersion, datetime]]:
+def _bases(change: PriceChange, effective_from: datetime | None) -> list[Base]:
     """The versions a change is laid over, each with when the result takes effect.
 
     The first is the one in force then. A change would undo the versions still to come, or they it,
@@ -311,143 +231,49 @@ def _bases(
     return [(find_current(approved, at), at) for at in (start, *later)]
 
 
-def _new(
-    draft: _Draft,
-    base: BookVersion,
-    start: datetime | None,
-    signed: Signature,
-    origin: Origin,
-) -> NewVersion:
+def _lay_all(
+    change: PriceChange, bases: Sequence[Base], asked: PriceEdit | Approval
+) -> list[Draft]:
+    """Lay a change over each of the versions; a refusal names the one that is scheduled."""
+    drafts: list[Draft] = []
+    for base, start in bases:
+        try:
+            drafts.append(lay(change, base, start, asked))
+        except PriceRefused as refused:
+            if not drafts:
+                raise
+            raise PriceRefused(
+                f"{refused.reason} (so says version {name_scheduled(change, start)}, which this "
+                "would be carried into; if it is wrong, reject it first)",
+                field=refused.field,
+                kind=refused.kind,
+            ) from refused
+    return drafts
+
+
+def _record(
+    change: PriceChange, drafts: Sequence[Draft], signed: Signature, asked: PriceEdit | Approval
+) -> tuple[StoredVersion, ...]:
+    """Record a change, and what carries it into the versions scheduled for later."""
+    telling = next((n for n, draft in enumerate(drafts) if not draft.is_idle), None)
+    if telling is None:
+        raise PriceRefused("that would change nothing: the price book says so", kind="conflict")
+    first = _new(drafts[telling], signed, "operator")
+    made = [change.add(replace(first, edit=to_row_asked(asked)))]
+    for draft in drafts[telling + 1 :]:
+        new = _new(draft, signed, "operator")
+        made.append(change.add(replace(new, carries=made[0].version)))
+    return tuple(made)
+
+
+def _new(draft: Draft, signed: Signature, origin: Origin) -> NewVersion:
     return NewVersion(
         manifest=draft.manifest,
         objects=draft.objects,
         origin=origin,
-        base=base.version,
-        effective_from=start,
+        base=draft.base.version,
+        effective_from=draft.start,
         recorded_by=signed.who,
         why=signed.why,
         status="approved",
     )
-
-
-def _edited(change: PriceChange, base: BookVersion, edit: PriceEdit) -> _Draft:
-    providers, objects = dict(base.manifest.providers), {}
-    touched = {rate.provider for rate in edit.rates} | {m.provider for m in edit.models}
-    try:
-        for provider in sorted(touched):
-            digest, text = _edit_prices(change, providers.get(provider), provider, edit)
-            providers[provider], objects[digest] = digest, (provider, text)
-        agreements = base.manifest.agreements
-        if edit.overrides or edit.ends:
-            agreements, text = _edit_agreements(change, agreements, edit)
-            if agreements is not None:
-                objects[agreements] = (AGREEMENTS, text)
-    except ChangeRefused as refused:
-        raise PriceRefused(str(refused), kind="conflict") from refused
-    draft = _Draft(manifest=Manifest(providers=providers, agreements=agreements), objects=objects)
-    _check(change, draft, base, _to_check(touched, edit.overrides, providers))
-    return draft
-
-
-def _edit_prices(
-    change: PriceChange, digest: str | None, provider: str, edit: PriceEdit
-) -> tuple[str, str]:
-    models: tuple[ModelEntry, ...] = ()
-    rates: tuple[Rate, ...] = ()
-    if digest is not None:
-        file = object_name(provider, digest)
-        content = parse_prices(file, change.open_object(provider, digest))
-        models, rates = content.models, content.rates
-    named = [(rate.price_id, rate.valid_from) for rate in edit.rates]
-    if len(set(named)) < len(named):
-        raise PriceRefused(
-            "two of these rates are the same price from the same instant", field="rates"
-        )
-    for entry in edit.models:
-        models = with_model(models, entry) if entry.provider == provider else models
-    for rate in edit.rates:
-        if rate.provider == provider:
-            if not any(entry.model == rate.model for entry in models):
-                raise PriceRefused(_unknown_model(models, rate), field="model")
-            rates = with_rate(rates, rate)
-    try:
-        return digest_of(models, rates), prices_text(models, rates)
-    except ValueError as mixed:
-        raise PriceRefused(f"{provider}: {mixed}", field="currency") from mixed
-
-
-def _unknown_model(models: Sequence[ModelEntry], rate: Rate) -> str:
-    for entry in models:
-        if rate.model in entry.aliases:
-            return f"{rate.model!r} is another name of {entry.model!r}; write that"
-    return f"{rate.provider} has no model {rate.model!r}; say new_model to add it"
-
-
-def _edit_agreements(
-    change: PriceChange, digest: str | None, edit: PriceEdit
-) -> tuple[str | None, str]:
-    overrides: tuple[Override, ...] = ()
-    if digest is not None:
-        file = object_name(AGREEMENTS, digest)
-        overrides = parse_agreements(file, change.open_object(AGREEMENTS, digest))
-    for name, end in edit.ends:
-        overrides = with_override_ended(overrides, name, end)
-    for override in edit.overrides:
-        overrides = with_override(overrides, override)
-    found = agreements_digest(overrides) if overrides else None
-    return found, agreements_text(overrides)
-
-
-def _to_check(
-    touched: Iterable[str], overrides: Iterable[Override], providers: Mapping[str, str]
-) -> Iterable[str]:
-    """Whose prices the change can be at odds with: everybody's, for an override of all."""
-    wanted = set(touched)
-    for override in overrides:
-        if override.provider is None:
-            return providers
-        if override.provider not in providers:
-            raise PriceRefused(
-                f"the price book has no provider {override.provider!r}", field="provider"
-            )
-        wanted.add(override.provider)
-    return wanted
-
-
-def _check(change: PriceChange, draft: _Draft, base: BookVersion, providers: Iterable[str]) -> None:
-    """Build the book, which finds every problem."""
-
-    def open_object(name: str, digest: str) -> str:
-        known = draft.objects.get(digest)
-        return change.open_object(name, digest) if known is None else known[1]
-
-    version = describe_version(base.version, draft.manifest, recorded_at=change.at)
-    try:
-        build_book(version, open_object, providers)
-    except BookBroken as broken:
-        raise PriceRefused("; ".join(broken.problems[:10])) from broken
-
-
-def _refuse_idle(manifest: Manifest, base: Manifest) -> None:
-    if manifest == base:
-        raise PriceRefused("that would change nothing: the price book says so", kind="conflict")
-
-
-def _merged(
-    candidate: StoredVersion, origin: Manifest, base: BookVersion, *, replaces: bool
-) -> Manifest:
-    """Lay what a candidate changed over what is in force, provider by provider."""
-    given, before, now = candidate.manifest.providers, origin.providers, base.manifest.providers
-    names = sorted(given.keys() | before.keys())
-    changed = [name for name in names if given.get(name) != before.get(name)]
-    lost = [name for name in changed if now.get(name) not in (before.get(name), given.get(name))]
-    if lost and not replaces:
-        raise PriceRefused(
-            f"the prices of {', '.join(lost)} were changed since {candidate.version} was made; "
-            "import again, or approve it with --replace to undo those changes",
-            kind="conflict",
-        )
-    merged = {**now, **{name: given[name] for name in changed if name in given}}
-    gone = {name for name in changed if name not in given}
-    kept = {name: digest for name, digest in merged.items() if name not in gone}
-    return Manifest(providers=kept, agreements=base.manifest.agreements)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from gateway.prices.desk import PriceEdit, PriceRefused, Signature
+from gateway.prices.asked import PriceEdit, PriceRefused, Signature
 from pricing.agreements import Override, OverrideRefused
 from pricing.hours import Hours, parse_hours
+from pricing.importers.catalogs import LIST_SOURCES
 from pricing.manifest import ModelEntry
 from pricing.meters import Meter
 from pricing.money import decimal_from_text
@@ -179,11 +180,18 @@ def _to_rate(number: int, wish: RateWish, signed: Signature, start: datetime) ->
             region=wish.region,
             variant=wish.variant,
             hours=None if wish.hours is None else _hours(f"{place}.hours", wish.hours),
-            source=wish.source or f"{signed.who}: {signed.why}",
+            source=_source(wish, signed),
             checked_at=start.date(),
         )
     except RateRefused as refused:
         raise PriceRefused(str(refused), field=place) from refused
+
+
+def _source(wish: RateWish, signed: Signature) -> str:
+    """The page it stands on; never one that makes it look like a price of a list."""
+    if wish.source is None or wish.source.startswith(LIST_SOURCES):
+        return f"{signed.who}: {wish.source or signed.why}"
+    return wish.source
 
 
 def _to_model(wish: RateWish, new: NewModel) -> ModelEntry:

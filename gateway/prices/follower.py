@@ -11,8 +11,9 @@ from typing import Final
 
 from gateway.clock import Clock
 from gateway.ledger.errors import StoreUnavailable
-from gateway.prices.current import NEVER, Prices, Term
-from gateway.prices.store import Mark, PriceStore, find_current
+from gateway.prices.current import Prices, Term
+from gateway.prices.store import Mark, PriceStore
+from gateway.prices.terms import Span, spans_of
 from pricing.book import Book, BookBroken, BookVersion
 from pricing.shelf import NoSuchVersion
 
@@ -102,17 +103,9 @@ class PricesFollower:
         terms = () if self._prices is None else self._prices.terms
         return bool(terms) and not self._is_complete and terms[-1].start <= self._clock.now()
 
-    def _plan(self, at: datetime) -> list[tuple[BookVersion, datetime, datetime]]:
+    def _plan(self, at: datetime) -> list[Span]:
         """Find which version holds when, around an instant."""
-        approved = self._store.list_approved()
-        starts = sorted({version.effective_from for version in approved})
-        spans: list[tuple[BookVersion, datetime, datetime]] = []
-        for start, end in zip(starts, [*starts[1:], NEVER], strict=True):
-            version = find_current(approved, start)
-            if spans and spans[-1][0].version == version.version:
-                spans[-1] = (version, spans[-1][1], end)
-            else:
-                spans.append((version, start, end))
+        spans = spans_of(self._store.list_approved())
         if not spans:
             raise NoSuchVersion("no version of the price book is recorded")
         past = [span for span in spans if at - _PAST_KEPT < span[2] <= at]
@@ -120,7 +113,7 @@ class PricesFollower:
         self._is_complete = len(rest) <= 1 + _NEXT_MAX
         return [*past[-_PAST_MAX:], *rest[: 1 + _NEXT_MAX]]
 
-    def _open_all(self, spans: Sequence[tuple[BookVersion, datetime, datetime]]) -> list[Term]:
+    def _open_all(self, spans: Sequence[Span]) -> list[Term]:
         # A book that is open already is kept: its cards are compiled.
         terms = []
         for version, start, end in spans:

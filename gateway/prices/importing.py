@@ -3,13 +3,17 @@
 Must never reach a network, and never let a list that is broken or has shrunk become a candidate.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from pricing.book import Book, BookBroken
+from gateway.prices.store import PriceStore
+from pricing.book import Book, BookBroken, object_name
+from pricing.importers.by_hand import Lists, OwnPrice, lay_own_prices
 from pricing.importers.catalogs import (
+    LIST_SOURCES,
     Catalog,
     catalog_of_book,
     check_candidate,
@@ -21,6 +25,8 @@ from pricing.importers.history import continue_history
 from pricing.importers.merge import merge_catalogs
 from pricing.importers.publish import contents_of
 from pricing.importers.sources import GENAI, LITELLM, SOURCES, load_candidate, start_of
+from pricing.rates import Rate
+from pricing.rows import parse_prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +37,26 @@ class Imported:
         lists: The lists, as read.
         catalog: The next prices.
         contents: The same as digest and text by provider.
+        own: Prices set by hand that hold now or later: kept, or replaced.
     """
 
     lists: tuple[Candidate, ...]
     catalog: Catalog
     contents: Mapping[str, tuple[str, str]]
+    own: tuple[OwnPrice, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """What an import may do that it does not do unasked.
+
+    Attributes:
+        may_shrink: Providers that may lose models.
+        replaces_own: Whether lists replace the prices that were set by hand.
+    """
+
+    may_shrink: Sequence[str] = ()
+    replaces_own: bool = False
 
 
 def read_lists(sources: Sequence[str], day: date) -> tuple[Candidate, ...]:
@@ -61,8 +82,52 @@ def read_lists(sources: Sequence[str], day: date) -> tuple[Candidate, ...]:
     return tuple(found)
 
 
+def find_own_prices(store: PriceStore, book: Book) -> tuple[Rate, ...]:
+    """Find the prices that somebody set here: neither of a list nor of a shipped version.
+
+    Args:
+        store: The versions of the price book.
+        book: One of them, whole.
+
+    Returns:
+        Rates of the book.
+
+    Raises:
+        BookBroken: A shipped version is not what it was.
+        StoreUnavailable: The database cannot be reached.
+    """
+    shipped = [one.manifest for one in store.list_versions() if one.origin == "shipped"]
+    by_provider: dict[str, list[Rate]] = defaultdict(list)
+    for rate in book.rates:
+        if not rate.source.startswith(LIST_SOURCES):
+            by_provider[rate.provider].append(rate)
+    own: list[Rate] = []
+    for provider, rates in sorted(by_provider.items()):
+        digests = {one.providers[provider] for one in shipped if provider in one.providers}
+        if book.version.manifest.providers.get(provider) in digests:
+            continue
+        known = {_published(rate) for each in digests for rate in _read(store, provider, each)}
+        own += [rate for rate in rates if _published(rate) not in known]
+    return tuple(own)
+
+
+def _read(store: PriceStore, provider: str, digest: str) -> Iterable[Rate]:
+    file = object_name(provider, digest)
+    return parse_prices(file, store.open_object(provider, digest)).rates
+
+
+def _published(rate: Rate) -> tuple[object, ...]:
+    """What stays of a published price where somebody cut its time short."""
+    return rate.price_id, rate.amount, rate.per, rate.currency, rate.source
+
+
 def make_candidate(
-    book: Book, lists: Sequence[Candidate], day: date, *, may_shrink: Iterable[str] = ()
+    book: Book,
+    lists: Sequence[Candidate],
+    day: date,
+    *,
+    own: Collection[Rate] = (),
+    allowed: Allowed = Allowed(),
 ) -> Imported:
     """Put lists together with the prices there are.
 
@@ -70,10 +135,12 @@ def make_candidate(
         book: The version in force, whole.
         lists: The most trusted one first.
         day: Today.
-        may_shrink: Providers that may lose models.
+        own: The rates of that version that somebody set here.
+        allowed: What else it may do.
 
     Returns:
-        The next prices: what was checked by hand, then each list, then what other lists said.
+        The next prices: what was set or checked by hand, then each list, then what other lists
+        said.
 
     Raises:
         BookBroken: A list has impossible prices, or a provider lost models: every problem at once.
@@ -91,17 +158,46 @@ def make_candidate(
     trusted = list(SOURCES)
     first = min(trusted.index(_name_of(candidate)) for candidate in lists)
     read = {_name_of(candidate) for candidate in lists}
-    layers = [
-        keep_checked_by_hand(current),
+    listed = [
         *(_of_list(current, name) for name in trusted[:first] if name not in read),
         *layers,
         *(_of_list(current, name) for name in trusted[first:] if name not in read),
     ]
     since = start_of(day)
-    merged = merge_catalogs(layers, since, source=", ".join(one.source for one in lists))
+    source = ", ".join(one.source for one in lists)
+    merged = merge_catalogs([keep_checked_by_hand(current), *listed], since, source=source)
     catalog = continue_history(current, merged, since)
-    refuse_shrinkage(current, catalog, since, allowed=may_shrink)
-    return Imported(lists=tuple(lists), catalog=catalog, contents=contents_of(catalog))
+    kept: tuple[OwnPrice, ...] = ()
+    if own:
+        said = merge_catalogs(listed, since, source=source)
+        saying = Lists(said=said, since=since, win=allowed.replaces_own)
+        catalog, kept = lay_own_prices(catalog, current, own, saying)
+    refuse_shrinkage(current, catalog, since, allowed=allowed.may_shrink)
+    contents = contents_of(catalog)
+    return Imported(lists=tuple(lists), catalog=catalog, contents=contents, own=kept)
+
+
+def to_row_own(own: OwnPrice) -> dict[str, str | None]:
+    """Write down a price that was kept although a list was read, for the candidate.
+
+    Args:
+        own: The price.
+
+    Returns:
+        JSON.
+    """
+    mine, listed = own.rate, own.listed
+    return {
+        "price_id": mine.price_id,
+        "amount": f"{mine.amount:f}",
+        "per": str(mine.per),
+        "valid_from": mine.valid_from.isoformat(),
+        "valid_to": None if mine.valid_to is None else mine.valid_to.isoformat(),
+        "source": mine.source,
+        "list_amount": None if listed is None else f"{listed.amount:f}",
+        "list_per": None if listed is None else str(listed.per),
+        "list_source": None if listed is None else listed.source,
+    }
 
 
 def _name_of(candidate: Candidate) -> str:

@@ -3,7 +3,7 @@
 The contents are thousands of prices; ``gateway.prices.store`` opens them one provider at a time.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -37,6 +37,13 @@ class StoredVersion:
         decided_by: Who approved or rejected it; ``None`` where nobody had to.
         decided_why: Why.
         became: The version its prices came into force as, where other changes came between.
+        carries: The version whose change this one has over another base; ``None`` for one that
+            somebody asked for.
+        turn: Its place in the order changes are laid over each other.
+        edit: What was asked for, as ``gateway.prices.asked`` writes it; ``None`` for lists, for
+            what carries and for what was recorded before anybody wrote it down.
+        kept: Prices set by hand that a candidate keeps, as ``gateway.prices.importing`` writes
+            them.
     """
 
     version: str
@@ -54,6 +61,10 @@ class StoredVersion:
     decided_by: str | None = None
     decided_why: str | None = None
     became: str | None = None
+    carries: str | None = None
+    turn: int = 0
+    edit: Mapping[str, Any] | None = None
+    kept: Sequence[Mapping[str, Any]] = ()
 
     @property
     def digest(self) -> str:
@@ -104,6 +115,9 @@ def read_version_row(row: Row[Any], decisions: Iterable[Row[Any]]) -> StoredVers
         recorded_by=row.recorded_by,
         why=row.why,
         status=row.status,
+        carries=row.carries,
+        edit=row.edit,
+        kept=tuple(row.kept or ()),
     )
     for decision in decisions:
         approved = decision.status == "approved"
@@ -117,7 +131,7 @@ def read_version_row(row: Row[Any], decisions: Iterable[Row[Any]]) -> StoredVers
             decided_why=decision.why,
             became=decision.became,
         )
-    return stored
+    return replace(stored, turn=stored.known_seq if row.turn is None else row.turn)
 
 
 def manifest_from_row(row: Mapping[str, Any]) -> Manifest:

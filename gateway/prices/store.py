@@ -55,6 +55,10 @@ class NewVersion:
         status: Where it stands from the start.
         name: Its name; ``None`` for the next one of the day.
         recorded_at: When its prices were learned; ``None`` for now.
+        carries: The version whose change it has over another base.
+        turn: Its place among the changes; ``None`` for the last.
+        edit: What was asked for, as JSON.
+        kept: Prices set by hand that it keeps beside its lists, as JSON.
     """
 
     manifest: Manifest
@@ -67,6 +71,10 @@ class NewVersion:
     status: Status
     name: str | None = None
     recorded_at: datetime | None = None
+    carries: str | None = None
+    turn: int | None = None
+    edit: Mapping[str, Any] | None = None
+    kept: Sequence[Mapping[str, Any]] = ()
 
 
 class PriceChange:
@@ -127,6 +135,10 @@ class PriceChange:
             "recorded_by": new.recorded_by,
             "why": new.why,
             "status": new.status,
+            "carries": new.carries,
+            "turn": new.turn,
+            "edit": new.edit,
+            "kept": list(new.kept) or None,
         }
         self._connection.execute(insert(price_versions).values(row))
         return next(one for one in self.list_versions() if one.version == name)

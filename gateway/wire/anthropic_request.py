@@ -6,8 +6,9 @@ Must never give a bound that is too small.
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 from unicodedata import is_normalized, normalize
 
 import msgspec
@@ -118,10 +119,16 @@ class _Turn(msgspec.Struct, gc=False):
     content: msgspec.Raw = ABSENT
 
 
-class _PlainTurn(msgspec.Struct, gc=False):
-    """A turn of nothing but text: what is anything else does not decode."""
+class _SizedPart(msgspec.Struct, gc=False):
+    """A block of text: what is anything else does not decode."""
 
-    content: str | None = None
+    type: Literal["text", "thinking", "redacted_thinking", "tool_use", "tool_result", "fallback"]
+    source: None = None
+    content: "str | list[_SizedPart] | None" = None
+
+
+class _SizedTurn(msgspec.Struct, gc=False):
+    content: str | list[_SizedPart] | None = None
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -134,7 +141,7 @@ class _Part(msgspec.Struct, gc=False):
 
 
 _decode_request = msgspec.json.Decoder(Request).decode
-_decode_plain = msgspec.json.Decoder(list[_PlainTurn]).decode
+_decode_sized = msgspec.json.Decoder(list[_SizedTurn]).decode
 _decode_turns = msgspec.json.Decoder(list[_Turn]).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -316,11 +323,11 @@ def _bytes_of(body: bytes) -> int:
 
 def _is_sized(request: Request) -> bool:
     """Tell whether all content is text, by any reading of it."""
-    try:
-        turns = _decode_plain(request.messages or b"[]")
-        return bytes(request.messages).count(b'"content"') <= len(turns)
-    except UNREADABLE:
-        pass
+    with suppress(*UNREADABLE):
+        # One pass tells of nearly every request.
+        turns = _decode_sized(request.messages)
+        if bytes(request.messages).count(b'"content"') <= len(turns) + sum(map(_names, turns)):
+            return True
     try:
         read = _decode_turns(request.messages)
     except UNREADABLE as wrong:
@@ -329,6 +336,13 @@ def _is_sized(request: Request) -> bool:
     is_sized = all([_is_sized_content(bytes(turn.content), seen) for turn in read])
     # Of a repeated name another reader may take another value than we do.
     return is_sized and bytes(request.messages).count(b'"content"') <= sum(seen)
+
+
+def _names(turn: _SizedTurn | _SizedPart) -> int:
+    """Count the parts of a turn that have content of their own."""
+    if not isinstance(turn.content, list):
+        return 0
+    return sum(1 + _names(part) for part in turn.content if part.content is not None)
 
 
 def _is_sized_content(content: bytes, seen: list[int]) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 _BLANK: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _BLANK_BYTES_MAX: Final = 4
 _LINE_END: Final = re.compile(rb"\n")
+_LF_BLANK_BYTES: Final = 2
 # Strings are skipped whole, so that a brace in one does not count.
 _STRUCTURE: Final = re.compile(rb'[{}\[\]"]')
 _STRING_END: Final = re.compile(rb'["\\]')
@@ -83,6 +84,13 @@ class SseCutter(_Parts):
         Returns:
             Whole events, each with its blank line.
         """
+        if (
+            not self.size
+            and b"\r" not in chunk
+            and len(chunk) > _LF_BLANK_BYTES
+            and chunk.find(b"\n\n") == len(chunk) - _LF_BLANK_BYTES
+        ):
+            return [chunk]  # what most providers send most of the time
         ends: list[int] = []
         window = self._tail + chunk
         if b"\n" in chunk or b"\r" in chunk or self._tail.endswith(b"\r"):

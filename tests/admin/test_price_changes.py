@@ -62,6 +62,37 @@ def test_a_version_that_holds_later_leaves_prices_as_they_are(priced: World):
     assert (made["version"], made["effective_from"]) == (later["base"], later["effective_from"])
 
 
+def test_prices_of_a_day_to_come_are_those_of_the_version_in_force_then(priced: World):
+    """As calls of that day will be priced; a model that is new then is found."""
+    big = {**RATE, "model": "big", "new_model": {}}
+    body = {"rates": [RATE, big], "why": WHY, "effective_from": "2026-12-01T00:00:00Z"}
+    made = priced.call("POST", "/prices", json=body).json()
+
+    assert ("2.50", "2026-11-23.2") == amount(priced, at="2026-11-30T23:59:59Z")
+    assert ("3", made["version"]) == amount(priced, at="2026-12-01T00:00:00Z")
+    query = {"model": "demo/big", "at": "2026-12-01T00:00:00Z", "explain": "input"}
+    found = priced.call("GET", "/prices", params=query).json()
+    assert ["demo/big/input/standard"] == [price["price_id"] for price in found["items"]]
+    assert "3" == found["explanations"][0]["price"]["amount"]
+
+
+def test_the_list_says_which_version_is_in_force_when(priced: World):
+    """Also what only carries a change, and what nothing is ever priced with."""
+    later = "2026-12-01T00:00:00.000000Z"
+    waits = {"rates": [RATE], "why": WHY, "effective_from": later}
+    scheduled = priced.call("POST", "/prices", json=waits).json()
+    mine = priced.call("POST", "/prices", json={"overrides": [OVERRIDE], "why": WHY}).json()
+    (carrying,) = mine["later"]
+
+    found = {one["version"]: one for one in priced.call("GET", "/prices/versions").json()["items"]}
+
+    assert mine["version"] == carrying["carries"]
+    assert [(later, None), ("2026-11-23T12:00:00.000000Z", later), (None, None)] == [
+        (found[name]["in_force_from"], found[name]["in_force_to"])
+        for name in (carrying["version"], mine["version"], scheduled["version"])
+    ]
+
+
 def test_a_repeat_with_the_same_key_changes_nothing(priced: World):
     """The first answer comes again."""
     headers = {**ADMIN, "idempotency-key": "k1"}

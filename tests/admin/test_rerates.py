@@ -7,7 +7,8 @@ import pytest
 
 from gateway.clock import epoch_us, from_epoch_us
 from gateway.ledger.lines import to_ledger_lines
-from gateway.prices.desk import PriceDesk, PriceEdit, Signature
+from gateway.prices.asked import PriceEdit, Signature
+from gateway.prices.desk import PriceDesk
 from gateway.prices.store import PriceStore
 from pricing.agreements import Override
 from pricing.meters import Meter

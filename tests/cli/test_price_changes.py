@@ -1,6 +1,7 @@
 """Prices set, agreed, imported, compared and approved on the command line."""
 
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,14 @@ from tests.pricing.test_versions import publish
 
 WHY = ("--why", "contract 7")
 SET = ("prices", "set", "openai/gpt-5", "input", "1.10", *WHY)
+
+TEAMS = """
+organization: acme
+providers:
+  openai: {kind: openai, api_key: x}
+teams:
+  - {id: search, projects: [{id: rag}]}
+"""
 
 
 @pytest.fixture
@@ -59,6 +68,63 @@ def test_an_agreement_is_made_and_ended(shell):
 
     assert 0 == shell.run("prices", "end-override", "o1", "--at", "2026-01-01", *WHY).code
     assert "1.25" == input_price(shell, "--team", "search")["amount"]
+
+
+def test_a_price_to_come_is_shown_and_listed_as_scheduled(shell):
+    """What carries today's change into it is marked, and says when it is in force."""
+    shell.run(*SET, "--effective-from", "2099-01-01")
+    shell.run("prices", "override", "o1", "--team", "search", "--percent", "-15", *WHY)
+    listed = shell.run("prices", "versions").out.splitlines()
+    found = versions(shell)
+    waits, today, carries = [n for n, one in found.items() if one["origin"] == "operator"]
+    by_name = {line.split()[0]: line for line in listed}
+
+    assert ["VERSION", "STATUS", "IN", "FORCE", "FROM", "TO"] == listed[0].split()[:6]
+    assert f"scheduled as part of {carries}" in by_name[waits]
+    assert f"scheduled, carries {today}" in by_name[carries]
+    assert "2099-01-01T00:00:00Z" in by_name[carries]
+    assert "current" in by_name[today]
+    assert "past" in by_name["2026-11-23.2"]
+    assert ("1.25", "1.10") == (
+        input_price(shell)["amount"],
+        input_price(shell, "--at", "2099-01-01")["amount"],
+    )
+    shown = shell.run("prices", "show", "openai/gpt-5", "--at", "2099-01-01").out
+    assert f"price book {carries}, in force from 2099-01-01T00:00:00Z" in shown
+
+
+def test_an_agreement_with_nobody_is_noted_and_made(shell):
+    """The name may be misspelt, or its team may come later."""
+    (shell.folder / "taximeter.yaml").write_text(TEAMS, "utf-8")
+    made = shell.run("prices", "override", "a", "--team", "saerch", "--percent", "-15", *WHY)
+    assert 0 == made.code
+    assert "note: no team saerch yet: nobody gets this rate before; there are search\n" == made.err
+
+    payer = ("--organization", "amce", "--team", "search", "--project", "rga")
+    made = shell.run("prices", "override", "b", *payer, "--percent", "-15", *WHY)
+    assert ["organization amce", "project rga"] == [
+        line.partition("note: no ")[2].partition(" yet")[0] for line in made.err.splitlines()
+    ]
+    payer = ("--organization", "acme", "--team", "search", "--project", "rag")
+    assert "" == shell.run("prices", "override", "c", *payer, "--percent", "-15", *WHY).err
+    assert {"a", "b", "c"} == set(re.findall(r"^([abc])  ", explained(shell), re.M))
+
+
+def explained(shell):
+    """Why input has its price."""
+    return shell.run("prices", "show", "openai/gpt-5", "--why", "input").out
+
+
+def test_what_was_agreed_is_hinted_at(shell):
+    """Whoever asks for the published prices may be somebody who does not pay them."""
+    assert "agreed" not in shell.run("prices", "show", "openai/gpt-5").err
+    for team in ("search", "ads"):
+        shell.run("prices", "override", team, "--team", team, "--percent", "-15", *WHY)
+
+    hint = "2 agreed rates apply to some payers: --team ads, --team search\n"
+    assert hint == shell.run("prices", "show", "openai/gpt-5").err
+    assert "" == shell.run("prices", "show", "openai/gpt-5", "--team", "search").err
+    assert "" == shell.run("prices", "show", "openai/gpt-5", "--json").err
 
 
 @pytest.mark.parametrize(
@@ -123,6 +189,32 @@ def test_a_candidate_is_compared_approved_and_rejected(shell, tmp_path):
     assert 0 == shell.run("prices", "show", "openai/gpt-made-up").code
     again = shell.run("prices", "reject", name, *WHY)
     assert (1, True) == (again.code, "already" in again.err)
+
+
+def test_an_import_says_what_it_keeps_of_prices_set_by_hand(shell):
+    """And which of them the lists are at odds with; they win where they are asked to."""
+    shell.run(*SET)
+    shell.run("prices", "set", "openai/gpt-5", "input", "0.1", "--tier", "mine", *WHY)
+    read = ("prices", "import", "--source", "litellm")
+    answer = shell.run(*read)
+
+    assert "prices set by hand: 2 kept; the lists say otherwise of 1, --replace-own" in answer.out
+    assert re.search(r"openai/gpt-5/input/standard +1.10 .* 1.25 ", answer.out)
+    assert "nothing changes" in answer.out
+
+    replacing = shell.run(*read, "--replace-own")
+    assert "prices set by hand: 1 replaced, 1 kept; the lists say otherwise of 0" in replacing.out
+    assert "prices set by hand that it keeps: 1" in shell.run("prices", "diff").out
+    (kept,) = json.loads(shell.run("prices", "diff", "--json").out)["kept"]
+    assert ("openai/gpt-5/input/mine", None) == (kept["price_id"], kept["list_amount"])
+
+
+def test_a_page_that_is_called_like_a_list_is_still_somebodys_price(shell):
+    """Else the next list would replace it."""
+    shell.run(*SET, "--source", "litellm 1.0 says so")
+
+    found = input_price(shell)["source"]
+    assert re.fullmatch(r"cli:.*: litellm 1.0 says so", found)
 
 
 def test_a_broken_list_is_refused_with_file_and_row(shell, tmp_path):

@@ -11,7 +11,8 @@ from gateway.clock import SystemClock, from_epoch_us
 from gateway.ledger.errors import ShippedTo
 from gateway.ledger.migrate import upgrade
 from gateway.ledger.store import LedgerStore, open_engine
-from gateway.prices.desk import PriceDesk, PriceEdit, Signature
+from gateway.prices.asked import PriceEdit, Signature
+from gateway.prices.desk import PriceDesk
 from gateway.prices.store import PriceStore
 from pricing.agreements import Override
 from tests.admin.test_rerates import priced

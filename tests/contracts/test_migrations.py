@@ -1,7 +1,10 @@
 """Bringing a database up to date, and telling whether it is."""
 
+import gzip
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -11,14 +14,22 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
+from gateway.clock import epoch_us
 from gateway.ledger.chain import GENESIS
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.migrate import SchemaUnknown, alembic_config, upgrade
 from gateway.ledger.queries import Queries
 from gateway.ledger.store import SCHEMA_REVISION, is_current
+from gateway.prices.asked import PriceRefused, Signature
+from gateway.prices.desk import PriceDesk
+from gateway.prices.rows import manifest_to_row
 from gateway.prices.store import PriceStore
 from gateway.tables import metadata
 from pricing.book import load_book
+from pricing.manifest import Manifest, digest_of
+from pricing.rows import prices_text
+from tests.contracts.test_price_store import NOW, Hands
+from tests.pricing.cards import entry, rate
 
 # A record as version 0.1.0 hashed it, and its row.
 _OLD_RECORD = (
@@ -52,6 +63,14 @@ _OLD_ROW = {
     "cost_status": "final",
     "flags": '["odd"]',
 }
+# Name, amount, what it was made from, and how many seconds after now it holds.
+_OLD_VERSIONS = (
+    ("first", "1", None, -9),
+    ("waits", "2", "first", 60),
+    ("now", "3", "first", 0),
+    ("carried", "4", "waits", 60),
+    ("last", "1", "carried", 90),
+)
 
 
 def test_the_newest_revision_is_the_one_the_store_expects():
@@ -97,6 +116,68 @@ def test_records_of_the_first_revision_survive_the_upgrade(engine):
     assert Queries(engine).find_record("A") is not None
     assert () == store.record_shipped("taximeter")
     assert load_book().version.version == store.load_book(providers=["demo"]).version.version
+
+
+def _open_third_revision(engine):
+    """Make a database of the third revision: a price in force, and one set since that it is in."""
+    config = alembic_config()
+    digests = {}
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        for amount in "1234":
+            models, rates = [entry()], [rate("input", amount)]
+            digests[amount] = digest_of(models, rates)
+            body = gzip.compress(prices_text(models, rates).encode())
+            row = {"digest": digests[amount], "body": body}
+            connection.execute(text("INSERT INTO price_objects VALUES (:digest, 'p', :body)"), row)
+        for seq, (name, amount, base, start_s) in enumerate(_OLD_VERSIONS, start=1):
+            manifest = Manifest(providers={"p": digests[amount]})
+            row = {
+                "name": name,
+                "seq": seq,
+                "digest": manifest.digest,
+                "manifest": json.dumps(manifest_to_row(manifest)),
+                "origin": "operator" if base else "shipped",
+                "base": base,
+                "start": epoch_us(NOW + timedelta(seconds=start_s)),
+                "at": epoch_us(NOW),
+            }
+            connection.execute(
+                text(
+                    "INSERT INTO price_versions VALUES (:name, :seq, :digest, :manifest, :origin, "
+                    ":base, :at, :start, 'cli:ada', 'why', 'approved')"
+                ),
+                row,
+            )
+
+
+def test_versions_of_the_third_revision_hold_as_before(engine):
+    """What carries and what it changes is not known of them, and nothing is guessed."""
+    _open_third_revision(engine)
+
+    upgrade(engine)
+    store = PriceStore(engine, Hands())
+
+    assert [None] * 5 == [one.carries for one in store.list_versions()]
+    assert [None] * 5 == [one.edit for one in store.list_versions()]
+    starts = [NOW, NOW + timedelta(seconds=60), NOW + timedelta(seconds=90)]
+    assert ["now", "carried", "last"] == [store.current_at(at).version for at in starts]
+
+
+def test_a_version_of_the_third_revision_is_rejected_where_nothing_is_lost(engine):
+    """Else the refusal says what to do: nobody wrote down what it changes."""
+    _open_third_revision(engine)
+    upgrade(engine)
+    store = PriceStore(engine, Hands())
+    desk, signed = PriceDesk(store), Signature(who="cli:ada", why="a mistake")
+
+    desk.reject("last", signed)
+    for name in ("waits", "carried"):
+        with pytest.raises(PriceRefused, match="set the prices it should have again"):
+            desk.reject(name, signed)
+
+    assert "carried" == store.current_at(NOW + timedelta(seconds=90)).version
 
 
 def test_an_upgrade_of_a_current_database_changes_nothing(ledger):
@@ -154,7 +235,7 @@ def test_records_of_the_first_revision_keep_their_hash(engine):
     assert _OLD_RECORD.encode() == msgspec.json.encode(found, order="deterministic")
 
 
-@pytest.mark.parametrize("name", ["0001", "0002", "0003", "0005", "0007", "0008"])
+@pytest.mark.parametrize("name", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
 def test_a_revision_cannot_be_taken_back(name):
     """Going back would lose records."""
     revision = ScriptDirectory.from_config(alembic_config()).get_revision(name)

@@ -6,7 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.callers import Caller, Callers, is_model_allowed, secret_digest
+from gateway.callers import (
+    Caller,
+    Callers,
+    is_model_allowed,
+    is_provider_allowed,
+    secret_digest,
+)
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -73,6 +79,24 @@ def test_patterns_match_with_and_without_the_provider(
 ):
     """A pattern is matched against the bare name and against provider/name."""
     assert is_allowed == is_model_allowed(caller(*patterns), "openai", model)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "is_allowed"),
+    [
+        (("*",), True),
+        (("gpt-5",), True),
+        (("openai/gpt-5",), True),
+        (("open*/gpt-5",), True),
+        (("anthropic/*",), False),
+        ((), False),
+    ],
+)
+def test_a_call_without_a_model_needs_a_provider_it_may_call(
+    patterns: tuple[str, ...], is_allowed: bool
+):
+    """Lists and files belong to a provider; some pattern must be able to match a model of it."""
+    assert is_allowed == is_provider_allowed(caller(*patterns), "openai")
 
 
 def test_hostile_patterns_do_not_take_long():

@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from gateway.ledger.store import open_engine
-from gateway.prices.desk import PriceDesk, PriceEdit, Signature
+from gateway.prices.asked import PriceEdit, Signature
+from gateway.prices.desk import PriceDesk
 from gateway.prices.store import PriceStore
 from pricing.agreements import Override
 from tests.server import Gateway, plain_config

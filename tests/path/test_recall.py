@@ -6,6 +6,7 @@ Must never leave a budget with anything but the sum of what the ledger says.
 import asyncio
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -332,3 +333,67 @@ def test_memory_is_bounded() -> None:
 def _named(record: LedgerRecord, name: str) -> LedgerRecord:
     fields = {field: getattr(record, field) for field in record.__struct_fields__}
     return LedgerRecord(**{**fields, "provider_request_id": name})
+
+
+# -- batches -------------------------------------------------------------------------------------
+
+OUTPUT: Final = Path(__file__).parent.parent / "golden" / "openai_batches" / "one-model"
+LINES: Final = (OUTPUT / "reply.ndjson").read_bytes()
+CONTENT: Final = Address(path="/v1/files/file-out1/content", method="GET")
+FILE: Final = (("content-type", "application/octet-stream"),)
+BATCH_COST: Final = 2_518_750_000
+
+
+def test_the_output_of_a_batch_is_metered_once() -> None:
+    """By the id of its file, also after a restart."""
+    story = Story()
+
+    first = story.call(CONTENT, LINES, headers=FILE)
+    again = story.call(CONTENT, LINES, headers=FILE)
+    story.forget()
+    later = story.call(CONTENT, LINES, headers=FILE)
+
+    assert ("reported", BATCH_COST, "file-out1") == (
+        first.basis,
+        first.cost_pico,
+        first.provider_request_id,
+    )
+    assert ["none", "none"] == [again.basis, later.basis]
+    assert [] == story.corrections()
+    story.check_budgets()
+
+
+def test_a_part_of_an_output_is_completed_when_all_of_it_is_fetched() -> None:
+    """A range first, the rest with the whole; a range afterwards tells nothing new."""
+    story = Story()
+    part = LINES.splitlines(keepends=True)[0]
+
+    first = story.call(CONTENT, part, headers=FILE, status=206)
+    story.call(CONTENT, LINES, headers=FILE)
+    story.call(CONTENT, part, headers=FILE, status=206)
+
+    assert "partial" == first.basis
+    (correction,) = story.corrections()
+    assert BATCH_COST == (first.cost_pico or 0) + (correction.cost_pico or 0)
+    story.check_budgets()
+
+
+def test_outputs_of_two_batches_are_two_bills() -> None:
+    """Ids tell them apart."""
+    story = Story()
+    other = Address(path="/v1/files/file-out2/content", method="GET")
+
+    records = [story.call(one, LINES, headers=FILE) for one in (CONTENT, other)]
+
+    assert [BATCH_COST, BATCH_COST] == [record.cost_pico for record in records]
+
+
+def test_an_output_is_metered_even_where_the_ledger_is_down() -> None:
+    """Rather twice than never; a flag says so."""
+    story = Story()
+    story.ledger.is_up = False
+
+    record = story.call(CONTENT, LINES, headers=FILE)
+
+    assert BATCH_COST == record.cost_pico
+    assert "the ledger could not be asked what was metered before" in record.flags

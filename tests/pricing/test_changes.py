@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pricing.changes import (
     ChangeRefused,
+    prices_from,
     with_model,
     with_override,
     with_override_ended,
@@ -130,3 +131,20 @@ def test_a_model_is_new_or_it_is_not():
     assert (known, entry("n")) == with_model([known], entry("n"))
     with pytest.raises(ChangeRefused, match="as 'm'"):
         with_model([known], entry("m-1"))
+
+
+def test_histories_that_say_the_same_are_the_same():
+    """However many rates say it, and whatever held before the instant that is asked for."""
+    one = [rate("input", "2", valid_to=LATER + DAY)]
+    two = [
+        rate("input", "9", valid_to=START + DAY),
+        rate("input", "0.002", per=1000, valid_from=LATER, valid_to=LATER + DAY),
+        rate("input", "2", valid_from=START + DAY, valid_to=LATER),
+    ]
+
+    assert prices_from(one, START + DAY) == prices_from(two, START + DAY)
+    assert prices_from(one, START) != prices_from(two, START)
+    assert prices_from([*one, rate("input", "3", valid_from=LATER + DAY)], LATER) != prices_from(
+        two, LATER
+    )
+    assert () == prices_from(one, LATER + DAY)

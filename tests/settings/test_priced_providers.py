@@ -15,7 +15,7 @@ from pricing.book import load_book
         ("{o: {kind: openai, priced_as: openai}}", {"demo", "openai"}),
         (
             "{mine: {kind: vllm}, azure: {kind: azure, base_url: 'https://a.b'}}",
-            {"demo", "openai", "vllm"},
+            {"azure_ai", "demo", "openai", "vllm"},
         ),
     ],
 )

@@ -218,10 +218,27 @@ colour: red
         ("teams: [{id: a, tags: {e: 1}}]\n", "teams[0].tags.e: write text"),
         ("teams: [{id: a, tags: {'e f': x}}]\n", "'e f': a tag name has 1 to 64"),
         ("providers: {a: {kind: azure}}\n", "needs base_url"),
-        ("providers: {a: {kind: openai, deployments: {a: b}}}\n", "deployments are for kind azure"),
+        (
+            "providers: {a: {kind: openai, deployments: {a: b}}}\n",
+            "deployments are for the kinds azure, bedrock, mistral",
+        ),
         ("providers: {a: {kind: openai, base_url: 'http://u:p@h'}}\n", "put the credential into"),
         ("providers: {a: {kind: openai, base_url: 'http://h?q=1'}}\n", "cannot hold ? or #"),
         ("providers: {a: {kind: bedrock, region: 'x.evil.com/'}}\n", "is not a region name"),
+        ("providers: {a: {kind: bedrock, base_url: 'http://h'}}\n", "needs a region"),
+        (
+            "providers: {a: {kind: bedrock, region: us-east-1, aws_access_key_id: k}}\n",
+            "needs both aws_access_key_id and aws_secret_access_key",
+        ),
+        (
+            "providers: {a: {kind: bedrock, region: r, api_key: b, aws_access_key_id: k, "
+            "aws_secret_access_key: s}}\n",
+            "keep the one to use",
+        ),
+        (
+            "providers: {a: {kind: openai, aws_access_key_id: k, aws_secret_access_key: s}}\n",
+            "AWS credentials are for kind bedrock",
+        ),
         ("providers: {a: {kind: openai, headers: {'a b': c}}}\n", "'a b' is not a header name"),
         ('providers: {a: {kind: openai, headers: {a: "b\\r\\nc: d"}}}\n', "not printable ASCII"),
         ("providers: {a: {kind: openai, timeout_s: 0}}\n", "must be greater than 0"),
