@@ -110,7 +110,10 @@ class MemoryBudgets:
         cost, tokens, requests = asked = demand.cost_pico, demand.tokens, demand.requests
         for counter in plan.hard:
             amount = asked[counter.unit]
-            if amount is None or counter.spent + counter.held + amount > counter.account.limit:
+            # What adds nothing fits even where a lowered limit is exceeded already.
+            if amount is None or (
+                amount and counter.spent + counter.held + amount > counter.account.limit
+            ):
                 return _refusal(counter, amount)
         held = (cost or 0, tokens or 0, requests)
         for counter in plan.counters:

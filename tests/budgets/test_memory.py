@@ -39,6 +39,21 @@ def test_a_hold_id_is_open_once() -> None:
     assert 1 == memory.open_holds
 
 
+def test_what_costs_nothing_fits_a_budget_that_is_spent() -> None:
+    """A count endpoint is not refused, whatever was spent; a single pico more is."""
+    memory = memory_of(budget("B day 3 tokens"))
+    spent = at_once(memory.reserve("H", subject(), demand(tokens=3), AT))
+    assert isinstance(spent, Hold)
+    memory.settle(spent, demand(tokens=5))
+
+    free = at_once(memory.reserve("free", subject(), demand(tokens=0), AT))
+
+    assert isinstance(free, Hold)
+    assert isinstance(
+        at_once(memory.reserve("more", subject(), demand(tokens=1), AT)), BudgetExhausted
+    )
+
+
 def test_two_budgets_of_one_id_change_nothing() -> None:
     """The installed budgets go on as they were."""
     memory = memory_of(budget("B day 1 requests"))
