@@ -119,11 +119,14 @@ def provider() -> Iterator[WsUpstream]:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, provider: WsUpstream) -> Iterator[Gateway]:
-    """A gateway with a budget for the user ``poor``."""
+    """A gateway with a budget for each of two users, enough for one response at a time."""
     host = provider.base_url.removesuffix("/v1")
     config = plain_config(
         provider.base_url,
-        budgets=[{"id": "poor", "scope": {"user": "poor"}, "limit": "1.5 USD", "window": "total"}],
+        budgets=[
+            {"id": user, "scope": {"user": user}, "limit": "1.5 USD", "window": "total"}
+            for user in ("poor", "cut")
+        ],
     )
     config["providers"]["gemini"] = {
         "kind": "gemini",
@@ -174,6 +177,21 @@ def test_a_budget_that_runs_out_cuts_the_session(gateway: Gateway) -> None:
     assert [(r["outcome"], r["cost"]) for r in records] == [("ok", "0.4"), ("refused", "0")]
     assert gateway.budget("poor").spent == Decimal("0.4")
     assert gateway.budget("poor").reserved == 0
+
+
+def test_a_response_that_runs_when_the_budget_says_no_is_cut(gateway: Gateway) -> None:
+    """It is cancelled, and what it had used is reported and booked."""
+    with dial(gateway, "cut") as line:
+        create(line, response={"metadata": {"then": "hang"}})
+        hear(line, "response.created")
+        create(line)
+        assert hear(line, "error")["error"]["code"] == "budget_exceeded"
+    records = gateway.records_of("cut")
+
+    assert sorted((r["outcome"], r["basis"], r["cost"]) for r in records) == [
+        ("cut_by_budget", "reported", "0.4"),
+        ("refused", "none", "0"),
+    ]
 
 
 def test_what_the_provider_begins_by_itself_is_recorded(gateway: Gateway) -> None:
