@@ -20,7 +20,7 @@ from gateway.budgets.rules import BudgetExhausted, Demand, Subject
 from gateway.callers import Caller, Callers, is_model_allowed, is_provider_allowed
 from gateway.client import BodyTooLarge, Client
 from gateway.clock import epoch_us
-from gateway.headers import CREDENTIALS, RawHeaders
+from gateway.headers import CREDENTIALS, KEY_PROTOCOL, RawHeaders
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_usage, to_ledger_variants
 from gateway.ledger.record import Intent
@@ -74,6 +74,8 @@ SIGV4: Final = "AWS4-HMAC-SHA256"
 SIGV4_SCOPE_PARTS: Final = 4
 # Decisions on tags that are remembered, all dropped when full.
 DECISIONS_MAX: Final = 1024
+# Of what has begun already and can only be settled.
+NO_DEMAND: Final = Demand(cost_pico=0, tokens=0, requests=0)
 NO_TAGS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -288,11 +290,20 @@ class Admission:
                 call.facts = call.format.read_facts(call.asked)
             except BadRequest as bad:
                 raise InvalidRequest(str(bad)) from None
-        self._check_allowed(call.caller, call.provider.id, call.model, call.facts)
+        self.check_allowed(call.caller, call.provider.id, call.model, call.facts)
 
-    def _check_allowed(
-        self, caller: Caller, provider: str, model: str, facts: RequestFacts
-    ) -> None:
+    def check_allowed(self, caller: Caller, provider: str, model: str, facts: RequestFacts) -> None:
+        """Make sure that a key may call a model.
+
+        Args:
+            caller: Whose key it is.
+            provider: Who serves it.
+            model: Under the provider's own name.
+            facts: What else is put to work.
+
+        Raises:
+            ModelNotAllowed: The key's patterns leave it out.
+        """
         hint = f"key {caller.key!r} may not call it; ask an admin"
         if facts.is_free and not model:
             if not is_provider_allowed(caller, provider):
@@ -368,6 +379,8 @@ class Admission:
         if call.card is None:
             self._allow_unpriced(call, "the model is not in the book")
         card = call.card
+        if card is not None and call.facts.is_either:
+            call.facts = call.facts.sold_by(card)
         maxima = (None, None) if card is None else (card.context_tokens_max, card.output_tokens_max)
         region = call.facts.region or call.provider.region
         reach = call.facts.reach(_tiers_of(call), region, maxima)
@@ -399,11 +412,12 @@ class Admission:
         except UnpricedSku as gap:
             self._allow_unpriced(call, str(gap))
 
-    async def hold(self, call: OpenCall) -> None:
+    async def hold(self, call: OpenCall, demand: Demand | None = None) -> None:
         """Hold the ceiling in every budget that applies.
 
         Args:
             call: Filled by this step.
+            demand: What to hold instead; ``None`` for the ceiling.
 
         Raises:
             BudgetRefused: One of them has no room; nothing is held.
@@ -425,7 +439,7 @@ class Admission:
                 user=call.user,
                 tags=call.tags,
             ),
-            Demand(cost_pico=call.ceiling_pico, tokens=call.ceiling_tokens),
+            demand or Demand(cost_pico=call.ceiling_pico, tokens=call.ceiling_tokens),
             call.at,
         )
         if isinstance(held, BudgetExhausted):
@@ -505,7 +519,11 @@ def read_secret(client: Client) -> str | None:
             return token.strip()
         if scheme == SIGV4:
             return _signed_by(token)
-    return client.query("key")
+    # Where a browser can put it: a WebSocket takes no header there.
+    for offered in (client.header("sec-websocket-protocol") or "").split(","):
+        if offered.strip().startswith(KEY_PROTOCOL):
+            return offered.strip().removeprefix(KEY_PROTOCOL)
+    return client.query("key") or client.query("api-key")
 
 
 def _signed_by(signature: str) -> str | None:

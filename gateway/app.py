@@ -56,7 +56,9 @@ from gateway.recall import Recall
 from gateway.refusals import Refusal, to_error
 from gateway.routes import Provider, Router
 from gateway.running import DirectoryFollower
+from gateway.session import Sessions
 from gateway.settings import ProviderSettings, Settings
+from gateway.sockets import FRAME_BYTES_MAX
 from gateway.tokens import TokenizerProcess
 from gateway.translate import Translation
 from gateway.upstreams import open_upstream, region_of
@@ -98,6 +100,7 @@ def serve(settings: Settings) -> int:
     )
     logging.getLogger("_granian").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("websockets").setLevel(logging.WARNING)
     uvloop.run(_run(settings, started_s))
     return 0
 
@@ -415,6 +418,9 @@ class _Gateway:
         self.router = Router(build_providers(settings))
         self.metrics = self._build_metrics()
         self._path = self._build_path(ids)
+        self._sessions = Sessions(
+            path=self._path, frame_bytes_max=max(settings.server.body_bytes_max, FRAME_BYTES_MAX)
+        )
         self._admin_token, is_fresh = admin_token_of(settings)
         self.fresh_token = self._admin_token if is_fresh else None
         self._control: AsgiApp = build_control_app(self._build_control(base))
@@ -424,7 +430,9 @@ class _Gateway:
         path = scope.path
         if self.router.is_data_plane(path):
             client = RsgiClient(scope, protocol)
-            if path == "/v1/models" and scope.method == "GET":
+            if client.asks_for_session:
+                await self._sessions.serve(client)
+            elif path == "/v1/models" and scope.method == "GET":
                 self._models(client)
             else:
                 await self._path.serve(client)
@@ -445,7 +453,8 @@ class _Gateway:
         return models[0][1] if models else "MODEL"
 
     async def wait_idle(self, seconds: float) -> None:
-        """Wait until no call is open, so long at most."""
+        """End the sessions, and wait until no call is open, so long at most."""
+        self._sessions.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.metrics.wait_idle()

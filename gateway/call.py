@@ -139,9 +139,9 @@ class CallPath:
                 await self._carry(call, client)
         except UpstreamFailed as failed:
             # Of a translated call: what it turned into has a record of its own.
-            await self._say(call, client, to_failure(failed), [])
+            await self.say(call, client, to_failure(failed), [])
         except Refusal as refusal:
-            await self._refuse(call, client, refusal)
+            await self.refuse(call, client, refusal)
         except ClientGone:
             log.info("client left before its request was complete id=%s", call.id)
         finally:
@@ -190,7 +190,7 @@ class CallPath:
         ready_s = self.clock.monotonic_s()
         call.answer = read_answer(call, reply, body)
         is_gone = ready_s - call.started_s > PATIENT_S and await has_left(client)
-        record = await self._end(call, _ending_of_whole(call, reply.status, is_gone=is_gone))
+        record = await self.end(call, _ending_of_whole(call, reply.status, is_gone=is_gone))
         headers = TO_CLIENT.choose(reply.headers)
         facts = self._facts(call, record)
         if call.origin is not None:
@@ -226,7 +226,7 @@ class CallPath:
         tail = lane.finish(is_broken=passage.failure is not None or passage.is_cut_short)
         if call.answer.request_id is None:
             call.answer.request_id = request_id_of(reply)
-        record = await self._end(call, _ending_of_stream(call, reply.status, passage))
+        record = await self.end(call, _ending_of_stream(call, reply.status, passage))
         if passage.is_client_gone:
             return
         if not lane.can_append:
@@ -248,10 +248,17 @@ class CallPath:
             is_billable=not isinstance(failed, UpstreamUnsent),
             flags=(f"upstream: {error.code} ({failed})",),
         )
-        await self._end(call, ending)
-        await self._say(call, client, error, [])
+        await self.end(call, ending)
+        await self.say(call, client, error, [])
 
-    async def _refuse(self, call: OpenCall, client: Client, refusal: Refusal) -> None:
+    async def refuse(self, call: OpenCall, client: Client, refusal: Refusal) -> None:
+        """Say no.
+
+        Args:
+            call: As far as it got.
+            client: The one who called.
+            refusal: Why.
+        """
         error = to_error(refusal)
         extra: RawHeaders = []
         if isinstance(refusal, BudgetRefused):
@@ -261,11 +268,19 @@ class CallPath:
         if not call.is_sent:
             self.endings.refuse(call, error.status, error.code)
             await client.discard_body()
-        await self._say(call, client, error, extra)
+        await self.say(call, client, error, extra)
 
-    async def _say(
+    async def say(
         self, call: OpenCall, client: Client, error: ErrorBody, extra: RawHeaders
     ) -> None:
+        """Answer with an error, in the caller's dialect.
+
+        Args:
+            call: As far as it got.
+            client: The one who called.
+            error: In words.
+            extra: Further headers.
+        """
         if call.is_started:
             # Nothing can follow compressed bytes, or a framing that could not be read.
             can_append = call.lane is None or call.lane.can_append
@@ -285,8 +300,19 @@ class CallPath:
         ]
         client.respond(error.status, headers, dialect.shape_error(error))
 
-    async def _end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
-        """Meter, settle and make the record safe; the last byte waits for this."""
+    async def end(self, call: OpenCall, ending: Ending) -> LedgerRecord:
+        """Meter, settle and make the record safe; the last byte waits for this.
+
+        Args:
+            call: An admitted call.
+            ending: How it ended.
+
+        Returns:
+            Its record.
+
+        Raises:
+            StoreDown: The journal takes no more.
+        """
         has_id = call.answer.once is not None
         completion = await self.recall.find(call) if has_id else None
         usage = self.endings.reported(call) or await self.endings.meter(call, ending)
@@ -326,6 +352,18 @@ class CallPath:
             ("x-taximeter-budget", status.budget.id),
             ("x-taximeter-budget-remaining", remaining),
         ]
+
+    def record_refusal(self, call: OpenCall, refusal: Refusal) -> None:
+        """Write the record of a refusal that is told in a session.
+
+        Args:
+            call: As far as it got.
+            refusal: Why.
+        """
+        error = to_error(refusal)
+        if isinstance(refusal, BudgetRefused):
+            self.watcher.refused_by_budget(refusal.exhausted.budget.id, error.code)
+        self.endings.refuse(call, error.status, error.code)
 
     def open(self, client: Client) -> OpenCall:
         """Begin a call: an id and the instant that decides its price and its windows.

@@ -203,6 +203,16 @@ class RsgiClient:
         """
         return self._values.get(name)
 
+    @property
+    def asks_for_session(self) -> bool:
+        """Whether a WebSocket is asked for."""
+        return (self._values.get("upgrade") or "").lower() == "websocket"
+
+    @property
+    def peer(self) -> str:
+        """Address and port of the client's end of the connection."""
+        return self._scope.client
+
     def is_unreadable(self, name: str) -> bool:
         """Tell whether a header is there that ``header`` cannot give in full.
 

@@ -258,16 +258,17 @@ class Endings:
         except StoreUnavailable:
             log.exception("settlement not journalled id=%s", call.id)
 
-    def refuse(self, call: OpenCall, status: int, code: str) -> None:
+    def refuse(self, call: OpenCall, status: int, code: str, outcome: Outcome = "refused") -> None:
         """Write the record of a refusal.
 
         Args:
             call: The call as far as it got.
             status: HTTP status of the refusal.
             code: Its code.
+            outcome: Whose refusal it is: the gateway's own, or the provider's.
         """
         ending = Ending(
-            outcome="refused", http_status=status, is_billable=False, flags=(f"refused: {code}",)
+            outcome=outcome, http_status=status, is_billable=False, flags=(f"refused: {code}",)
         )
         record = to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
         try:

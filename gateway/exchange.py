@@ -5,7 +5,7 @@ call open after its handler has gone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -14,17 +14,20 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 from gateway.admission import OpenCall
 from gateway.client import Client
-from gateway.headers import TO_UPSTREAM
+from gateway.headers import TO_UPSTREAM, RawHeaders
 from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamRequest, UpstreamTimedOut
-from gateway.wire.facts import Answer, StreamLane, WireFormat, header_of
+from gateway.wire.facts import NO_NAMES, Answer, StreamLane, WireFormat, header_of
 from gateway.wire.inflate import Incompressible, InflatedLane, inflate_whole, open_inflater
 from pricing.usage import Basis
 
 EVENTS: Final = "text/event-stream"
 REQUEST_ID_CHARS_MAX: Final = 256
+# Where a virtual key can stand in an address.
+_KEY_PARAMETERS: Final = frozenset({"key", "api-key"})
 # As the providers' API references name them, checked 2026-11-23.
 _REQUEST_IDS: Final = (
     "x-request-id",
@@ -59,18 +62,11 @@ def request_of(call: OpenCall) -> UpstreamRequest:
     assert call.provider is not None
     assert call.facts is not None
     asked = call.asked
-    headers = TO_UPSTREAM.choose(call.headers)
-    if call.provider.headers:
-        # What the operator set, such as the project that is billed, no client may set.
-        own = {name for name, _ in call.provider.headers}
-        headers = [header for header in headers if header[0] not in own]
+    headers = session_headers(call)
     headers.append(("accept-encoding", "identity"))
-    headers.extend(call.provider.headers)
-    if call.provider.auth is not None:
-        headers.append(call.provider.auth)
     url = call.provider.base_url + call.path
     if asked.query:
-        url += _query_of(asked.query)
+        url += query_of(asked.query)
     return UpstreamRequest(
         method=asked.method,
         url=url,
@@ -79,9 +75,42 @@ def request_of(call: OpenCall) -> UpstreamRequest:
     )
 
 
-def _query_of(query: str) -> str:
-    """Write the query string to send: as it came, without the caller's key."""
-    parts = [part for part in query.split("&") if part.partition("=")[0] != "key"]
+def session_headers(call: OpenCall) -> RawHeaders:
+    """Choose the headers to send, with the provider's credential.
+
+    Args:
+        call: Routed.
+
+    Returns:
+        The client's headers but those that are not for the provider, and the provider's own.
+    """
+    assert call.provider is not None
+    headers = TO_UPSTREAM.choose(call.headers)
+    if call.provider.headers:
+        # What the operator set, such as the project that is billed, no client may set.
+        own = {name for name, _ in call.provider.headers}
+        headers = [header for header in headers if header[0] not in own]
+    headers.extend(call.provider.headers)
+    if call.provider.auth is not None:
+        headers.append(call.provider.auth)
+    return headers
+
+
+def query_of(query: str, renamed: Mapping[str, str] = NO_NAMES) -> str:
+    """Write the query string to send: as it came, without the caller's key.
+
+    Args:
+        query: As it came.
+        renamed: What parameters are sent with another value, where they are there.
+
+    Returns:
+        With its question mark; empty where nothing is left.
+    """
+    parts = []
+    for part in query.split("&") if query else ():
+        name = part.partition("=")[0]
+        if name not in _KEY_PARAMETERS:
+            parts.append(f"{name}={quote(renamed[name])}" if name in renamed else part)
     return "?" + "&".join(parts) if parts else ""
 
 

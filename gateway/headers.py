@@ -27,6 +27,8 @@ _HOP_BY_HOP: Final = frozenset(
 )
 # The virtual key never leaves the gateway, wherever an SDK puts it.
 CREDENTIALS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+# Source: https://platform.openai.com/docs/guides/realtime-websocket, checked 2026-11-23.
+KEY_PROTOCOL: Final = "openai-insecure-api-key."
 _DENIED_UP: Final = (
     _HOP_BY_HOP
     | frozenset(CREDENTIALS)
@@ -36,6 +38,11 @@ _DENIED_UP: Final = (
         "expect",
         # Replies are metered from a copy, so they are asked for uncompressed.
         "accept-encoding",
+        # Each hop makes its own handshake.
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
         # Parts of a signature that is made anew, or not needed, and a caller's session token.
         "x-amz-content-sha256",
         "x-amz-date",

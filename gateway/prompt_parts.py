@@ -223,8 +223,18 @@ def _list(value: object) -> Sequence[Any]:
 _READERS: Final[Mapping[str, Callable[[Mapping[str, Any], Parts], None]]] = MappingProxyType(
     {
         "anthropic.messages": _read_messages,
+        "bedrock.converse": _read_messages,
+        "bedrock.invoke": _read_messages,
+        "cohere.chat": _read_cohere,
+        "cohere.embed": _read_plain,
+        "cohere.rerank": _read_plain,
         "gemini.embed_content": _read_gemini,
         "gemini.generate_content": _read_gemini,
+        "mistral.agents": _read_chat,
+        "mistral.fim": _read_plain,
+        "ollama.chat": _read_chat,
+        "ollama.embed": _read_plain,
+        "ollama.generate": _read_plain,
         "openai.chat": _read_chat,
         "openai.completions": _read_plain,
         "openai.embeddings": _read_plain,

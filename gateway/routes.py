@@ -217,36 +217,40 @@ class Router:
                 f"provider {provider.id!r} ({provider.kind}) has no {surface.path} in OpenAI's API "
                 "and this version does not translate it",
             )
-        speakers = [
+        speakers: list[tuple[Provider, Match | None]] = [
             (provider, match)
             for provider in self.providers.values()
             if (match := _find_on_openai_surface(provider, method, surface.path)) is not None
         ]
-        others = [
-            provider
-            for provider in self.providers.values()
-            if _can_translate(provider, surface.path)
-            and name
-            and book.find_model(provider.priced_as, provider.model_behind(name))
+        able = speakers + [
+            (p, None) for p in self.providers.values() if _can_translate(p, surface.path)
         ]
         serving = [
-            (p, match)
-            for p, match in speakers
-            if name and book.find_model(p.priced_as, p.model_behind(name))
-        ] or ([] if others else speakers)
-        if len(serving) + len(others) > 1:
-            able = [*(p for p, _ in serving), *others]
-            choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p in able)
+            one
+            for one in able
+            if name and book.find_model(one[0].priced_as, one[0].model_behind(name))
+        ]
+        # A name the operator gave comes first, then the maker of a model before its resellers.
+        chosen = (
+            [one for one in serving if name in one[0].deployments]
+            or [one for one in serving if one[0].kind == one[0].priced_as]
+            or serving
+            or speakers
+            or able
+        )
+        if len(chosen) > 1:
+            choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p, _ in chosen)
             what = repr(name) if name else "it: the address decides"
             raise InvalidRequest(f"several providers could serve {what}: say {choices}")
-        if others:
-            return _translated(others[0], name, surface)
-        if not serving:
+        if not chosen:
             known = ", ".join(self.providers) or "none is configured"
             raise ModelNotAllowed(
                 name, f"no configured provider speaks this API (providers: {known})"
             )
-        return _destination(serving[0][0], name, serving[0][1])
+        provider, match = chosen[0]
+        if match is None:
+            return _translated(provider, name, surface)
+        return _destination(provider, name, match)
 
     def models(self, book: Book, at: datetime) -> list[tuple[Provider, str]]:
         """List every priced model a provider serves.

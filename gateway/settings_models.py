@@ -79,7 +79,7 @@ BASE_URLS: Final[Mapping[str, str]] = {
 PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai"}
 
 # Kinds whose customers choose names that do not tell the model.
-HAS_DEPLOYMENTS: Final = frozenset({"azure", "bedrock"})
+HAS_DEPLOYMENTS: Final = frozenset({"azure", "bedrock", "mistral"})
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _WORKERS_REASON: Final = (
@@ -261,7 +261,8 @@ class ProviderSettings(_Part):
         priced_as: The catalog provider its models are priced as; the kind's own unless given. In
             a file ``null`` means: under the provider's own id.
         region: Cloud region.
-        deployments: Azure deployment name, or Bedrock inference profile, to model.
+        deployments: Azure deployment name, Bedrock inference profile, or id of one of Mistral's
+            agents, to model.
         aws_access_key_id: For Bedrock, with ``aws_secret_access_key``; what the AWS SDKs would find
             unless given.
         aws_secret_access_key: Likewise.
@@ -327,7 +328,7 @@ class ProviderSettings(_Part):
         if self.base_url is None and self.kind != "demo":
             raise ValueError(f"needs a region (or a base_url): kind {self.kind} has one per region")
         if self.deployments and self.kind not in HAS_DEPLOYMENTS:
-            kinds = " and ".join(sorted(HAS_DEPLOYMENTS))
+            kinds = ", ".join(sorted(HAS_DEPLOYMENTS))
             raise ValueError(f"deployments are for the kinds {kinds}, this is kind {self.kind}")
         return self
 

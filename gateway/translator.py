@@ -214,8 +214,6 @@ _PLACES: Final[Mapping[tuple[str, bool], tuple[str, str]]] = MappingProxyType(
         # Vertex takes Gemini's own requests, at an address that names a project.
         ("vertex", False): ("gemini/", "{base}/v1/{project}/publishers/google"),
         ("vertex", True): ("gemini/", "{base}/v1/{project}/publishers/google"),
-        ("cohere", False): ("cohere_chat/", "{base}/v2/chat"),
-        ("cohere", True): ("cohere/", "{base}/v2/embed"),
         ("bedrock", False): ("bedrock/converse/", "{base}"),
         ("bedrock", True): ("bedrock/", "{base}"),
     }
@@ -249,7 +247,8 @@ def _error_of(failed: Exception) -> tuple[int, dict[str, object]]:
     else:
         status = getattr(failed, "status_code", None) or _INTERNAL
         error_type = "api_error" if status >= _INTERNAL else "invalid_request_error"
-        told = str(getattr(failed, "message", None) or failed)
+        # Its first line: what follows is a traceback and advice for the library's own users.
+        told = str(getattr(failed, "message", None) or failed).partition("\n")[0]
     error: dict[str, object] = {
         "message": told,
         "type": error_type,

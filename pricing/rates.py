@@ -393,6 +393,17 @@ class RateCard:
         """Variants that change the price of a meter; meters without any are left out."""
         return self._makes
 
+    def sells(self, meter: Meter) -> bool:
+        """Tell whether a meter has a price at the standard tier, its own or another's.
+
+        Args:
+            meter: What is counted.
+
+        Returns:
+            True too where it is sold in makes only.
+        """
+        return meter in self.makes or bool(self.find_candidates(STANDARD_TIER, None)[meter])
+
     def all_prices(self) -> Iterator[CompiledRate]:
         """List every price on the card.
 

@@ -167,7 +167,7 @@ class ResultsFold:
         answer = self.answer
         answer.is_complete = answer.is_finished = True
         answer.is_billed = None
-        answer.once = None if batch is None else f"batch:{batch}"
+        answer.request_id = answer.once = None if batch is None else batch[:NAME_CHARS_MAX]
         answer.flags = (*answer.flags, *self._flags)
         basis = Basis.ESTIMATED if self._is_estimated else Basis.REPORTED
         uses = [

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 import msgspec
 
 from gateway.headers import RawHeaders
-from pricing.meters import Meter
-from pricing.rates import NO_VARIANTS
+from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
+from pricing.rates import NO_VARIANTS, RateCard
 from pricing.rating import Reach
 from pricing.usage import Quantity, Usage
 
@@ -60,6 +60,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
             unless the answer tells them.
         variants: In which make a meter is sold, where the request says so.
         region: Region class asked for; ``None`` where the provider's own holds.
+        is_either: Of the meters and fees, those count that the model is sold by: some models take
+            their price by the token and others of the same API by the image, second or character.
         is_free: The call itself costs nothing, whatever it answers: a list, a count, a file.
         further_models: Other models that may serve it or be asked for it; the key must be allowed
             all of them.
@@ -80,10 +82,32 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     fees: Mapping[Meter, Quantity]
     variants: Mapping[Meter, str] = NO_VARIANTS
     region: str | None = None
+    is_either: bool = False
     is_free: bool = False
     further_models: tuple[str, ...] = ()
     rounds: int | None = 1
     named: str | None = None
+
+    def sold_by(self, card: RateCard) -> "RequestFacts":
+        """Leave out what the model is not sold by.
+
+        Args:
+            card: Its prices.
+
+        Returns:
+            The same but for meters and fees without a price; the same where none has one.
+        """
+        fees = {meter: most for meter, most in self.fees.items() if card.sells(meter)}
+        meters = frozenset(meter for meter in self.meters if card.sells(meter))
+        if not fees and not meters:
+            return self
+        return msgspec.structs.replace(
+            self,
+            fees=fees,
+            meters=meters,
+            input_tokens_max=self.input_tokens_max if meters & INPUT_METERS else 0,
+            output_tokens_max=self.output_tokens_max if meters & OUTPUT_METERS else 0,
+        )
 
     def reach(
         self, tiers: frozenset[str], region: str | None, maxima: tuple[int | None, int | None]

@@ -7,13 +7,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Self
 from unicodedata import is_normalized, normalize
 
 import msgspec
 
-from gateway.wire.facts import Answer, Asked, BadRequest, ReplyHead, RequestFacts
+from gateway.wire.facts import Answer, Asked, BadRequest, ReplyHead, RequestFacts, StreamLane
 from gateway.wire.openai_answer import (
     ABSENT,
     NAME_CHARS_MAX,
@@ -210,7 +211,15 @@ def bill_by_status(status: int, body: bytes) -> bool | None:
 
 
 class OpenAIChat(OpenAIDialect):
-    """The wire format of ``POST /chat/completions``."""
+    """The wire format of ``POST /chat/completions``.
+
+    Attributes:
+        api: Its name in the ledger.
+        stream_types: Content types of an answer that is passed on as it comes.
+        make: How the provider's answers differ.
+        asks_usage: Tells whether a stream may be asked for its usage.
+        is_billed: Tells whether an answer is billed, where the status tells the wrong thing.
+    """
 
     api = "openai.chat"
     stream_types: tuple[str, ...] = ("text/event-stream",)
@@ -230,8 +239,20 @@ class OpenAIChat(OpenAIDialect):
             is_billed: Tells whether an answer is billed, where the status tells the wrong thing.
         """
         self.make = make
-        self._asks_usage = asks_usage
-        self._is_billed = is_billed
+        self.asks_usage = asks_usage
+        self.is_billed = is_billed
+
+    @classmethod
+    def like(cls, other: "OpenAIChat") -> Self:
+        """Make a format with what is particular to another one's provider.
+
+        Args:
+            other: A format of the same provider.
+
+        Returns:
+            The format.
+        """
+        return cls(other.make, asks_usage=other.asks_usage, is_billed=other.is_billed)
 
     def read_facts(self, asked: Asked) -> RequestFacts:
         """Read what metering needs of a request.
@@ -259,8 +280,8 @@ class OpenAIChat(OpenAIDialect):
             request = wider = _read_request(body)
             has_parts = _has_unsized(wider.messages)
         notable = _NOTABLE.findall(body)
-        if len(notable) > len(set(notable)) or _has_escapes(body):
-            _refuse_repeats(body)
+        if len(notable) > len(set(notable)) or has_escapes(body):
+            refuse_repeats(body)
         model = model_of(asked, request.model, "a chat completion request").removeprefix(
             self.make.publisher
         )
@@ -287,7 +308,7 @@ class OpenAIChat(OpenAIDialect):
             stream=bool(request.stream),
             # A stream that is not asked for its usage is left alone.
             wants_usage=bool(request.stream_options and request.stream_options.include_usage)
-            or not self._asks_usage(asked),
+            or not self.asks_usage(asked),
             tier=read_tier(request.service_tier, self.make.tiers),
             input_tokens_max=(
                 None if has_parts or is_searching else bytes_of(body) + INPUT_TOKENS_SPARE
@@ -319,7 +340,7 @@ class OpenAIChat(OpenAIDialect):
         is_renamed = model != facts.model
         if not is_renamed and (not facts.stream or facts.wants_usage):
             return body
-        if not is_renamed and b'"stream_options"' not in body and not _has_escapes(body):
+        if not is_renamed and b'"stream_options"' not in body and not has_escapes(body):
             start = body.index(b"{") + 1
             return body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
         members = {member.name: member for member in scan_members(body)}
@@ -330,7 +351,7 @@ class OpenAIChat(OpenAIDialect):
             edits += _usage_option(body, members.get("stream_options"))
         return replace_spans(body, edits)
 
-    def open_stream(self, facts: RequestFacts, head: ReplyHead) -> ChatStream:
+    def open_stream(self, facts: RequestFacts, head: ReplyHead) -> StreamLane:
         """Begin to read a streamed answer.
 
         Args:
@@ -354,7 +375,7 @@ class OpenAIChat(OpenAIDialect):
             What it says; not readable when it is not a chat completion.
         """
         answer = read_answer(body, self.make)
-        answer.is_billed = self._is_billed(head.status, body)
+        answer.is_billed = self.is_billed(head.status, body)
         if answer.is_billed:
             # An error that is billed all the same says nothing of its size.
             answer.is_readable = False
@@ -436,16 +457,31 @@ def _search_size(options: msgspec.Raw) -> Mapping[Meter, str]:
     return _SEARCH_SIZES.get(asked.search_context_size or "medium", NO_VARIANTS)
 
 
-def _has_escapes(body: bytes) -> bool:
-    """Tell whether a name may be spelt with escapes."""
+def has_escapes(body: bytes) -> bool:
+    """Tell whether a name may be spelt with escapes.
+
+    Args:
+        body: JSON.
+
+    Returns:
+        Whether it holds an escape that could stand for a letter.
+    """
     return b"\\" in body and _ESCAPED_ASCII.search(body) is not None
 
 
-def _refuse_repeats(body: bytes) -> None:
-    """Refuse a field given twice; asked only when a cheap look found that it could be so."""
+def refuse_repeats(body: bytes, single: AbstractSet[str] = _SINGLE) -> None:
+    """Refuse a field given twice.
+
+    Args:
+        body: A JSON object; asked only when a cheap look found that it could be so.
+        single: Names that matter.
+
+    Raises:
+        BadRequest: One of them stands there more than once.
+    """
     names = Counter(member.name for member in scan_members(body))
     for name, count in names.items():
-        if count > 1 and name in _SINGLE:
+        if count > 1 and name in single:
             raise BadRequest(f"the request body gives {name!r} more than once; give it once")
 
 

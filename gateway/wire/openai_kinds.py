@@ -3,6 +3,7 @@
 Must never hold a reader of its own: the common one reads, these say what else there is.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -10,11 +11,17 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.wire.facts import Answer, Asked, RequestFacts
-from gateway.wire.openai_answer import TIERS, Make
+from gateway.wire.facts import Answer, Asked, OtherUse, RequestFacts
+from gateway.wire.openai_answer import NAME_CHARS_MAX, TIERS, UNREADABLE, Make
 from gateway.wire.openai_chat import OpenAIChat, never
 from gateway.wire.openai_places import rows
-from gateway.wire.openai_usage import TOKENS_MAX, Counting, whole_of
+from gateway.wire.openai_usage import (
+    TOKENS_MAX,
+    Counting,
+    UsageObject,
+    read_usage,
+    whole_of,
+)
 from gateway.wire.told_cost import cost_of, fields_in, take_cost, ticks_of, usage_fields
 from pricing.meters import Meter
 from pricing.rates import NO_VARIANTS
@@ -32,6 +39,7 @@ _TIMED_OUT: Final = 408
 # Source: https://docs.mistral.ai/capabilities/audio, checked 2026-11-23.
 _HEARD_S_MAX: Final = 3 * 3600
 
+_BROKEN_DOWN: Final = b'"usage_breakdown"'
 _SIZES: Final = frozenset({"low", "medium", "high"})
 # This model's citations, thoughts and searches are charged one by one, and nothing bounds them.
 # Source: https://docs.perplexity.ai/getting-started/pricing, checked 2026-11-23.
@@ -127,6 +135,52 @@ def note_mistral(answer: Answer, data: bytes) -> None:
         data: A JSON object that has brought usage.
     """
     answer.tells_fees = True
+
+
+class _Share(msgspec.Struct):
+    model: str
+    usage: UsageObject
+
+
+class _Breakdown(msgspec.Struct):
+    models: list[_Share] = []
+
+
+class _Broken(msgspec.Struct):
+    usage_breakdown: _Breakdown | None = None
+
+
+_decode_broken = msgspec.json.Decoder(_Broken, strict=False).decode
+
+
+def note_groq(answer: Answer, data: bytes) -> None:
+    """Read which models a compound system asked, where that explains all its usage.
+
+    Args:
+        answer: Takes it.
+        data: A JSON object that has brought usage.
+
+    Source:
+        https://console.groq.com/docs/compound, ``usage_breakdown``, checked 2026-11-23.
+    """
+    answer.others = ()
+    if _BROKEN_DOWN not in data or answer.usage is None:
+        return
+    try:
+        told = _decode_broken(data).usage_breakdown
+    except UNREADABLE:
+        return
+    shares = [] if told is None else told.models
+    uses = [
+        OtherUse(model=share.model[:NAME_CHARS_MAX], usage=read_usage(share.usage))
+        for share in shares
+    ]
+    sums: Counter[Meter] = Counter()
+    for use in uses:
+        sums.update({meter: int(count) for meter, count in use.usage.counts.items()})
+    if uses and sums == answer.usage.counts:
+        answer.model, answer.usage = uses[0].model, uses[0].usage
+        answer.others = tuple(uses[1:])
 
 
 class PerplexityChat(OpenAIChat):
@@ -235,7 +289,8 @@ CHATS: Final[Mapping[str, OpenAIChat]] = MappingProxyType(
         "fireworks": OpenAIChat(asks_usage=never),
         # Flex is billed like on demand: https://console.groq.com/docs/service-tiers, 2026-11-23.
         "groq": OpenAIChat(
-            Make(tiers=MappingProxyType({**TIERS, "flex": "standard"})), asks_usage=never
+            Make(tiers=MappingProxyType({**TIERS, "flex": "standard"}), note=note_groq),
+            asks_usage=never,
         ),
         "openrouter": OpenAIChat(Make(note=note_openrouter), asks_usage=never),
         "perplexity": PerplexityChat(

@@ -13,6 +13,7 @@ from pricing.usage import Basis, Quantity, Usage, unknown_usage
 
 # Far above any context; a larger count is an error, and its cost might not fit 64 bits.
 TOKENS_MAX: Final = 10**10
+_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 _NO_OTHERS: Final = (None, None, None)
 
 
@@ -80,11 +81,13 @@ class Counting:
     Attributes:
         thinks_outside: Reasoning is not part of the completion unless the total says that it is.
         thinks_beside: Reasoning stands beside the completion and in no total.
+        has_no_output: There is nothing but input, and some tell the total alone.
         total_has_thought: What the total has beyond prompt and completion is reasoning.
     """
 
     thinks_outside: bool = False
     thinks_beside: bool = False
+    has_no_output: bool = False
     total_has_thought: bool = False
 
 
@@ -110,7 +113,10 @@ def read_usage(raw: UsageObject, counting: Counting = OPENAI_COUNTING) -> Usage:
         https://docs.mistral.ai/api; https://platform.moonshot.ai/docs. Checked 2026-11-23.
     """
     prompt, completion = raw.prompt_tokens, raw.completion_tokens
-    if completion is None and prompt is not None and raw.total_tokens is not None:
+    if counting.has_no_output:
+        prompt = raw.total_tokens if prompt is None else prompt
+        completion = completion or 0
+    elif completion is None and prompt is not None and raw.total_tokens is not None:
         completion = raw.total_tokens - prompt
     if (
         prompt is None
@@ -171,13 +177,10 @@ def read_odd_usage(raw: bytes) -> UsageObject:
         return UsageObject()
     if not isinstance(fields, dict):
         return UsageObject()
+    inside, outside = (fields.pop(name, None) for name in _DETAILS)
     return UsageObject(
-        prompt_tokens_details=PromptDetails(
-            **_counts_in(fields.get("prompt_tokens_details"), PromptDetails)
-        ),
-        completion_tokens_details=CompletionDetails(
-            **_counts_in(fields.get("completion_tokens_details"), CompletionDetails)
-        ),
+        prompt_tokens_details=PromptDetails(**_counts_in(inside, PromptDetails)),
+        completion_tokens_details=CompletionDetails(**_counts_in(outside, CompletionDetails)),
         **_counts_in(fields, UsageObject),
     )
 

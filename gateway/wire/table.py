@@ -15,10 +15,21 @@ from gateway.wire import (
     cohere_calls,
     cohere_chat,
     gemini,
+    gemini_live,
+    mistral_batches,
+    mistral_conversations,
+    mistral_documents,
+    mistral_text,
     ollama,
+    openai_audio,
     openai_batches,
+    openai_images,
     openai_kinds,
+    openai_realtime,
     openai_responses,
+    openai_responses_live,
+    openai_text,
+    small_calls,
 )
 from gateway.wire.anthropic_dialect import AnthropicDialect
 from gateway.wire.bedrock_dialect import BedrockDialect
@@ -26,6 +37,7 @@ from gateway.wire.cohere_dialect import CohereDialect
 from gateway.wire.endpoints import EndpointTable
 from gateway.wire.facts import Dialect
 from gateway.wire.google_dialect import GoogleDialect
+from gateway.wire.mistral_dialect import MistralDialect
 from gateway.wire.openai_dialect import OpenAIDialect
 from gateway.wire.openai_places import PLACES
 
@@ -35,13 +47,24 @@ OPENAI: Final = "openai"
 ENDPOINTS: Final = EndpointTable(
     [
         *openai_kinds.ENDPOINTS,
+        *openai_realtime.ENDPOINTS,
+        *openai_responses_live.ENDPOINTS,
+        *gemini_live.ENDPOINTS,
+        *openai_text.ENDPOINTS,
+        *openai_audio.ENDPOINTS,
+        *openai_images.ENDPOINTS,
         *openai_responses.ENDPOINTS,
         *openai_batches.ENDPOINTS,
         *anthropic_messages.ENDPOINTS,
         *gemini.ENDPOINTS,
         *cohere_chat.ENDPOINTS,
         *cohere_calls.ENDPOINTS,
+        *mistral_text.ENDPOINTS,
+        *mistral_conversations.ENDPOINTS,
+        *mistral_documents.ENDPOINTS,
+        *mistral_batches.ENDPOINTS,
         *ollama.ENDPOINTS,
+        *small_calls.ENDPOINTS,
         *bedrock_converse.ENDPOINTS,
         *bedrock_invoke.ENDPOINTS,
         *bedrock_other.ENDPOINTS,
@@ -49,8 +72,9 @@ ENDPOINTS: Final = EndpointTable(
 )
 
 # Kinds with an API of their own: a call in OpenAI's words is translated, although some of them
-# have an address that takes most of it. That one stays open on their own surface.
-_OTHERS: Final = frozenset({"anthropic", "bedrock", "cohere", "gemini", "vertex"})
+# have an address that takes most of it. That one stays open on their own surface. Cohere's takes
+# all of it, and litellm 1.106 cannot read Cohere's streams.
+_OTHERS: Final = frozenset({"anthropic", "bedrock", "gemini", "vertex"})
 _EMBEDDING: Final = _OTHERS - {"anthropic"}
 TRANSLATED: Final = frozenset(
     {(kind, "/chat/completions") for kind in _OTHERS}
@@ -74,6 +98,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
         "bedrock": BedrockDialect(),
         "cohere": CohereDialect(),
         "gemini": GoogleDialect(),
+        "mistral": MistralDialect(),
         "ollama": ollama.OllamaDialect(),
         "vertex": GoogleDialect(),
     }

@@ -320,7 +320,7 @@ def test_lists_are_free(client: anthropic.Anthropic, gateway: Gateway) -> None:
     assert probe.status_code == 200
 
 
-def test_results_of_a_batch_are_metered_when_fetched(
+def test_results_of_a_batch_are_metered_when_first_fetched(
     gateway: Gateway, upstream: ScriptedUpstream, client: anthropic.Anthropic
 ) -> None:
     """Lines that succeeded, at the price of a batch: 1000 x 0.5 + 100 x 2.5 USD per million."""
@@ -338,10 +338,12 @@ def test_results_of_a_batch_are_metered_when_fetched(
 
     with upstream.plays(answer):
         lines = list(client.messages.batches.results("msgbatch_01"))
+        again = list(client.messages.batches.results("msgbatch_01"))
 
+    assert lines == again
     assert ["succeeded", "expired"] == [line.result.type for line in lines]
     metered = [one for one in gateway.ledger() if one["api"] == "anthropic.batch_results"]
-    assert [("reported", "0.00075", {"input": 1000, "output": 100})] == [
+    assert [("reported", "0.00075", {"input": 1000, "output": 100}), ("none", "0", {})] == [
         (one["basis"], one["cost"], one["usage"]) for one in metered
     ]
 

@@ -1,5 +1,7 @@
 """A record's cost worked out again from its price book."""
 
+from decimal import Decimal
+
 import msgspec
 
 from gateway.ledger.lines import to_ledger_lines
@@ -7,7 +9,7 @@ from gateway.rederive import derive_lines
 from pricing.agreements import Payer
 from pricing.book import BookBroken
 from pricing.meters import Meter
-from pricing.rating import rate_usage
+from pricing.rating import rate_reported, rate_usage
 from tests.contracts.records import make_record
 from tests.pricing.cards import START, book_of, override, rate
 
@@ -67,3 +69,18 @@ def test_a_price_or_a_book_that_is_gone_is_said_so():
     assert "no price book version test.1" in derive_lines(record(), lost)[0].problem
     early = msgspec.structs.replace(record(), started_at_us=0)
     assert "has no p/m/input/standard then" in derive_lines(early, find)[0].problem
+
+
+def test_what_the_provider_said_is_in_the_record_and_in_no_book():
+    """The one line is the figure the record keeps, or something is wrong."""
+    told = rate_reported(Decimal("0.00065325"), "p", "m", START)
+    said = msgspec.structs.replace(
+        record(), lines=to_ledger_lines([told]), provider_cost_pico=told.cost_pico
+    )
+    (line,) = derive_lines(said, find)
+    (other,) = derive_lines(msgspec.structs.replace(said, provider_cost_pico=1), find)
+    (none,) = derive_lines(msgspec.structs.replace(said, provider_cost_pico=None), find)
+
+    assert (None, None) == (line.price, line.problem)
+    assert "the provider said 0.000000000001, 0.00065325 booked" in other.problem
+    assert "the provider said nothing" in none.problem

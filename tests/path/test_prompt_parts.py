@@ -63,6 +63,60 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, list[str]], int]] = {
         {"system": ["Be brief"], "user": ["Hi"]},
         0,
     ),
+    "a message to Claude": (
+        "anthropic.messages",
+        {
+            "system": [{"type": "text", "text": "Be kind"}],
+            "messages": [
+                {"role": "user", "content": "Go"},
+                {"role": "assistant", "content": [{"type": "text", "text": "Going"}]},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "tool_use_id": "t", "content": "42"},
+                        {"type": "image", "source": {}},
+                        {"type": "text", "text": "And?"},
+                    ],
+                },
+            ],
+        },
+        {
+            "system": ["Be kind"],
+            "user": ["Go", "And?"],
+            "history": ["Going"],
+            "tools": ['{"type":"tool_result","tool_use_id":"t","content":"42"}'],
+        },
+        1,
+    ),
+    "a content for Gemini": (
+        "gemini.generate_content",
+        {
+            "systemInstruction": {"parts": [{"text": "Be kind"}]},
+            "contents": [
+                {"parts": [{"text": "Hi"}, {"inlineData": {"data": "AA=="}}]},
+                {"role": "model", "parts": [{"text": "Hello"}]},
+            ],
+        },
+        {"system": ["Be kind"], "user": ["Hi"], "history": ["Hello"]},
+        1,
+    ),
+    "a converse request": (
+        "bedrock.converse",
+        {
+            "system": [{"text": "Be kind"}],
+            "messages": [
+                {"role": "user", "content": [{"text": "Hi"}, {"image": {"format": "png"}}]}
+            ],
+        },
+        {"system": ["Be kind"], "user": ["Hi"]},
+        1,
+    ),
+    "a message with its history": (
+        "cohere.chat",
+        {"message": "Hi", "chat_history": [{"role": "CHATBOT", "message": "Hello"}]},
+        {"user": ["Hi"], "history": ["Hello"]},
+        0,
+    ),
     "a plain input": ("openai.embeddings", {"input": ["a", "b"]}, {"user": ["a", "b"]}, 0),
 }
 

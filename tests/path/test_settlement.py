@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage
-from gateway.settlement import Bill, rate_call
+from gateway.settlement import Bill, bill_reported, rate_call
 from pricing.agreements import Override, Payer
 from pricing.book import Book, load_book
 from pricing.meters import Meter
@@ -222,3 +222,41 @@ def test_the_instant_decides_the_price() -> None:
 def test_a_bill_names_the_model_whose_prices_apply(billed: Bill, name: str) -> None:
     """Also where there is no price yet: it is looked up again by this name."""
     assert name == billed.priced_model
+
+
+@pytest.mark.parametrize(
+    ("told", "unit_price", "cost"),
+    [
+        ("0.00065325", "0.00065325", "0.00065325"),
+        ("0", "0", "0"),
+        ("1E+1", "10", "10"),
+        ("0.1000", "0.1", "0.1"),
+        ("0.00000000000050", "0.0000000000005", "0"),
+        ("0.0000000000015", "0.0000000000015", "0.000000000002"),
+    ],
+)
+@pytest.mark.parametrize("by_book", [bill(), bill(model="gpt-99"), bill(tier_asked="flex")])
+def test_what_the_provider_says_it_costs_is_the_bill(
+    by_book: Bill, told: str, unit_price: str, cost: str
+) -> None:
+    """One final line at that price, whether the book has another or none."""
+    billed = bill_reported(by_book, Decimal(told))
+    (line,) = to_ledger_lines(billed.lines)
+
+    assert (usd(cost), usd(cost), "final") == (line.cost_pico, line.list_cost_pico, billed.status)
+    assert billed.cost == billed.list_cost == billed.provider_cost
+    assert ("request", "1", unit_price, 1) == (
+        line.meter,
+        line.quantity,
+        line.unit_price,
+        line.per,
+    )
+    assert line.price_id == f"openai/{billed.priced_model}/request/reported"
+
+
+@pytest.mark.parametrize("usage", [NOTHING, unknown_usage("lost")])
+def test_no_word_of_a_provider_makes_an_unknown_known(usage: Usage) -> None:
+    """Nothing billable costs nothing, and an unknown stays one."""
+    by_book = bill(usage=usage)
+
+    assert by_book is bill_reported(by_book, Decimal(1))

@@ -409,3 +409,41 @@ def test_a_hold_is_rated_like_the_bill():
 
     assert lines == rate_usage({Meter.INPUT: 10, Meter.OUTPUT: 5}, CARD)
     assert START == CARD.valid_from
+
+
+def test_what_is_not_sold_by_tokens_needs_no_price_for_them():
+    """A direction without a token is left out; one with a single token is not."""
+    card = card_of(rate("character", "15"))
+    spoken = Reach(
+        input_tokens_max=0,
+        output_tokens_max=0,
+        meters=frozenset(),
+        fees={Meter.CHARACTER: 20},
+        tiers=frozenset({"standard"}),
+    )
+    ceiling = find_ceiling(spoken, card)
+
+    assert ({Meter.CHARACTER: 20}, 300_000_000) == (ceiling.counts, ceiling.cost_pico)
+    for reached in (Meter.INPUT, Meter.OUTPUT):
+        with pytest.raises(UnpricedSku):
+            find_ceiling(replace_meters(spoken, reached), card)
+
+
+def replace_meters(reach, meter):
+    """The same reach, with one token of a meter in it."""
+    return Reach(
+        input_tokens_max=int(meter is Meter.INPUT),
+        output_tokens_max=int(meter is Meter.OUTPUT),
+        meters=frozenset({meter}),
+        fees=reach.fees,
+        tiers=reach.tiers,
+    )
+
+
+def test_a_card_tells_what_it_sells():
+    """With a price of its own, behind another meter, or in makes only."""
+    card = card_of(rate("input", "2"), rate("image", "1", per=1, variant="small"))
+
+    assert card.sells(Meter.CACHE_READ)
+    assert card.sells(Meter.IMAGE)
+    assert not card.sells(Meter.OUTPUT)

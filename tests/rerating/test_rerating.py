@@ -222,6 +222,7 @@ def test_usage_that_became_known_later_is_priced():
     ("record", "reason"),
     [
         (make_call({}, basis=Basis.UNKNOWN), "usage_unknown"),
+        (make_call({"input": 5}, provider_cost_pico=7), "provider_cost"),
         (make_call({"input": 1}, model="n"), "no_price"),
         (make_call({"input": 1}, model="unheard-of", is_old=True), "not_said"),
         (make_call({"input": 1}, is_old=True, price_version="v9"), "not_derivable"),

@@ -220,7 +220,7 @@ colour: red
         ("providers: {a: {kind: azure}}\n", "needs base_url"),
         (
             "providers: {a: {kind: openai, deployments: {a: b}}}\n",
-            "deployments are for the kinds azure and bedrock",
+            "deployments are for the kinds azure, bedrock, mistral",
         ),
         ("providers: {a: {kind: openai, base_url: 'http://u:p@h'}}\n", "put the credential into"),
         ("providers: {a: {kind: openai, base_url: 'http://h?q=1'}}\n", "cannot hold ? or #"),

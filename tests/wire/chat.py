@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.wire.facts import Answer, Asked, ErrorBody, RequestFacts
-from gateway.wire.openai_answer import ChatStream
+from gateway.wire.facts import Answer, Asked, ErrorBody, RequestFacts, StreamLane
 from gateway.wire.openai_chat import OpenAIChat
 
 _FORMAT: Final = OpenAIChat()
@@ -31,7 +30,7 @@ class Chat:
     def prepare_body(self, body: bytes, facts: RequestFacts, model: str) -> bytes:
         return _FORMAT.prepare_body(Asked(body=body), facts, model)
 
-    def open_stream(self, facts: RequestFacts) -> ChatStream:
+    def open_stream(self, facts: RequestFacts) -> StreamLane:
         return _FORMAT.open_stream(facts, OK)
 
     def read_whole(self, body: bytes) -> Answer:

@@ -145,4 +145,4 @@ def test_results_that_were_not_read_to_their_end_are_not_metered() -> None:
 
     assert (None, None, False) == (lane.answer.usage, lane.answer.once, lane.answer.is_billed)
     assert lane.answer.flags
-    assert "batch:b" == passed(ResultsLane("b"), [body])[1].once
+    assert "b" == passed(ResultsLane("b"), [body])[1].once

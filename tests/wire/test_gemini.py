@@ -1,7 +1,6 @@
 """Gemini's requests and answers: bounds that hold, counts that add up, bytes that stay."""
 
 import json
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -9,40 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.facts import Answer, Asked, BadRequest, RequestFacts
+from gateway.wire.facts import Answer, BadRequest, RequestFacts
 from gateway.wire.gemini import GenerateContent, StreamGenerateContent
-from gateway.wire.gemini_interactions import Interactions
 from gateway.wire.gemini_pieces import CachedContents, EmbedContent, Predict, PredictLongRunning
 from gateway.wire.gemini_usage import parts_of, read_usage
 from gateway.wire.google_format import Batch, Upload
 from gateway.wire.table import ENDPOINTS
 from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.usage import Basis
+from tests.wire.gemini_kit import ARRAY, EVENTS, JUNK, NAMES, Head, asked
 
 GENERATE, STREAM = GenerateContent(), StreamGenerateContent()
-NAMES = {"version": "v1beta", "model": "gemini-2.5-flash"}
 SPARE = 512
-
-
-class Head:
-    """The head of an answer."""
-
-    def __init__(self, kind: str, status: int = 200) -> None:
-        self.status = status
-        self.headers = [("content-type", kind)]
-
-
-EVENTS, ARRAY = Head("text/event-stream"), Head("application/json; charset=UTF-8")
-
-
-def asked(body: object, query: str = "", names: Mapping[str, str] = NAMES, **headers: str) -> Asked:
-    """Make a request; bytes as they are, anything else as JSON."""
-    return Asked(
-        body=body if isinstance(body, bytes) else json.dumps(body).encode(),
-        query=query,
-        names=names,
-        headers=[(name.replace("_", "-"), value) for name, value in headers.items()],
-    )
 
 
 def facts_of(body: object, **more: Any) -> RequestFacts:
@@ -315,66 +292,6 @@ def test_addresses_are_metered_or_unknown(
     found = ENDPOINTS.find(kind, method, path)
 
     assert api == (None if found is None else found.endpoint.format.api)
-
-
-JUNK = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=8,
-)
-TALK: dict[str, Any] = {"model": "models/gemini-3-flash-preview", "input": "hi"}
-
-
-def test_an_interaction_names_its_model_and_text_bounds_it() -> None:
-    """As long as it points to nothing that is kept elsewhere."""
-    config = {"generation_config": {"max_output_tokens": 9}}
-    facts = Interactions().read_facts(asked({**TALK, **config, "stream": True}, names={}))
-
-    assert ("gemini-3-flash-preview", True, 9) == (
-        facts.model,
-        facts.stream,
-        facts.output_tokens_max,
-    )
-    assert facts.input_tokens_max is not None
-    for more in (
-        {"previous_interaction_id": "i-1"},
-        {"tools": [{"type": "google_search"}]},
-        {"input": [{"type": "image", "data": "aQ=="}]},
-        {"input": [{"type": "user_input", "content": [{"type": "text", "uri": "x"}]}]},
-    ):
-        assert Interactions().read_facts(asked({**TALK, **more})).input_tokens_max is None
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"agent": "deep-research"},
-        {"background": True},
-        {"model": None},
-        {"tools": 3},
-        {"tools": {}},
-    ],
-    ids=str,
-)
-def test_an_interaction_nobody_could_meter_is_refused(more: dict[str, Any]) -> None:
-    """Agents, and what is answered later."""
-    with pytest.raises(BadRequest):
-        Interactions().read_facts(asked({**TALK, **more}))
-
-
-@given(st.binary(max_size=200), JUNK)
-def test_junk_in_an_interaction_never_raises(body: bytes, junk: object) -> None:
-    """Whole or as events, bytes pass."""
-    said = json.dumps({"usage": junk, "interaction": {"usage": {"total_input_tokens": junk}}})
-    for one in (body, said.encode()):
-        Interactions().read_whole(one, PLAIN, ARRAY)
-        lane = Interactions().open_stream(PLAIN, EVENTS)
-        event = b"data: " + one + b"\n\n"
-        assert event == lane.feed(event) + lane.finish()
 
 
 # -- usage ---------------------------------------------------------------------------------------

@@ -1,0 +1,62 @@
+"""Gemini's Interactions API: what is refused, what bounds a call, and junk that passes."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.wire.facts import BadRequest
+from gateway.wire.gemini_interactions import Interactions
+from tests.wire.gemini_kit import ARRAY, EVENTS, JUNK, asked
+
+TALK: dict[str, Any] = {"model": "models/gemini-3-flash-preview", "input": "hi"}
+
+
+def test_an_interaction_names_its_model_and_text_bounds_it() -> None:
+    """As long as it points to nothing that is kept elsewhere."""
+    config = {"generation_config": {"max_output_tokens": 9}}
+    facts = Interactions().read_facts(asked({**TALK, **config, "stream": True}, names={}))
+
+    assert ("gemini-3-flash-preview", True, 9) == (
+        facts.model,
+        facts.stream,
+        facts.output_tokens_max,
+    )
+    assert facts.input_tokens_max is not None
+    for more in (
+        {"previous_interaction_id": "i-1"},
+        {"tools": [{"type": "google_search"}]},
+        {"input": [{"type": "image", "data": "aQ=="}]},
+        {"input": [{"type": "user_input", "content": [{"type": "text", "uri": "x"}]}]},
+    ):
+        assert Interactions().read_facts(asked({**TALK, **more})).input_tokens_max is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"agent": "deep-research"},
+        {"background": True},
+        {"model": None},
+        {"tools": 3},
+        {"tools": {}},
+    ],
+    ids=str,
+)
+def test_an_interaction_nobody_could_meter_is_refused(more: dict[str, Any]) -> None:
+    """Agents, and what is answered later."""
+    with pytest.raises(BadRequest):
+        Interactions().read_facts(asked({**TALK, **more}))
+
+
+@given(st.binary(max_size=200), JUNK)
+def test_junk_in_an_interaction_never_raises(body: bytes, junk: object) -> None:
+    """Whole or as events, bytes pass."""
+    said = json.dumps({"usage": junk, "interaction": {"usage": {"total_input_tokens": junk}}})
+    for one in (body, said.encode()):
+        Interactions().read_whole(one, Interactions().read_facts(asked(TALK)), ARRAY)
+        lane = Interactions().open_stream(Interactions().read_facts(asked(TALK)), EVENTS)
+        event = b"data: " + one + b"\n\n"
+        assert event == lane.feed(event) + lane.finish()
