@@ -15,6 +15,7 @@ from gateway.earlier import Metered, Posted
 from gateway.ledger.corrected import posted_call
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.record import LedgerRecord
+from pricing.book import load_book
 from tests.budgets.builders import budget
 from tests.path.virtual_time import run
 from tests.path.world import AT, Address, FakeClient, Play, World
@@ -397,3 +398,49 @@ def test_an_output_is_metered_even_where_the_ledger_is_down() -> None:
 
     assert BATCH_COST == record.cost_pico
     assert "the ledger could not be asked what was metered before" in record.flags
+
+
+# -- tools with a bill of their own --------------------------------------------------------------
+
+WIDE_BOOK: Final = load_book("2026-11-23.2")
+
+
+@pytest.mark.parametrize(
+    ("tool", "item", "told", "cost"),
+    [
+        (
+            {"type": "image_generation", "model": "gpt-image-1"},
+            {"type": "image_generation_call", "id": "ig_1"},
+            {"image_gen": {"input_tokens": 50, "output_tokens": 1056, "total_tokens": 1106}},
+            # And 50 x 5 + 1,056 x 40 USD per million.
+            42_490_000_000,
+        ),
+        (
+            {"type": "code_interpreter", "container": {"type": "auto"}},
+            {"type": "code_interpreter_call", "container_id": "cntr_1", "code": "2+2"},
+            None,
+            # And one container at 30 USD per thousand.
+            30_000_000_000,
+        ),
+    ],
+    ids=["image", "container"],
+)
+def test_tools_are_billed_beside_the_model(
+    tool: dict[str, Any], item: dict[str, Any], told: dict[str, Any] | None, cost: int
+) -> None:
+    """Whole, and when a background response is fetched."""
+    story = Story(book=WIDE_BOOK, mode="soft")
+    done = response(USAGE, tools=[tool], output=[item], tool_usage=told)
+    asked = json.dumps({**ASKED, "background": False, "tools": [tool]}).encode()
+
+    whole = story.call(MADE, done, asked)
+    assert COST + cost == whole.cost_pico
+    assert "reported" == whole.basis
+
+    later = Story(book=WIDE_BOOK, mode="soft")
+    later.make(tools=[tool])
+    later.call(FETCHED, done)
+    (correction,) = later.corrections()
+    assert COST + cost == correction.cost_pico
+    assert set(whole.lines) == set(correction.lines)
+    later.check_budgets()
