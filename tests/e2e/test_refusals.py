@@ -312,7 +312,7 @@ def test_a_bare_name_that_two_providers_serve_is_asked_back(gateway: Gateway) ->
     ("method", "path", "status"),
     [
         ("GET", "/v1/chat/completions", 405),
-        ("POST", "/v1/audio/speech", 404),
+        ("POST", "/v1/assistants", 404),
         ("POST", "/openai/fine_tuning/jobs", 404),
     ],
 )
