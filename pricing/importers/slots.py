@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from pricing.importers.amounts import multiply_amount
 from pricing.importers.draft import Amount, Slot
-from pricing.meters import TRAITS
+from pricing.meters import TRAITS, Meter
 from pricing.sku import STANDARD_TIER
 
 Prices = dict[Slot, Amount]
@@ -19,7 +19,8 @@ def fill_tiers(prices: Mapping[Slot, Amount], *, bare: Container[str] = ()) -> P
 
     Both lists mean it so: a tier is written as what differs from standard. A meter a tier does
     price takes no context bands and no hours from standard; only its base price, where the tier
-    prices long prompts alone.
+    prices long prompts alone. Thinking is output to a tier with an output price of its own, as the
+    litellm map calculates, whatever it costs in standard.
 
     Args:
         prices: As written.
@@ -36,13 +37,16 @@ def fill_tiers(prices: Mapping[Slot, Amount], *, bare: Container[str] = ()) -> P
             is_taken = tier not in bare or not amount.value or TRAITS[slot.meter].unit != "token"
             has_base = (tier, _thing(slot)) in bases
             is_missing = _thing(slot) not in own or (slot.over is None and not has_base)
-            if slot.tier == STANDARD_TIER and is_missing and is_taken:
+            is_output = (
+                slot.meter is Meter.REASONING and (tier, _thing(slot, Meter.OUTPUT)) in bases
+            )
+            if slot.tier == STANDARD_TIER and is_missing and is_taken and not is_output:
                 filled[slot._replace(tier=tier)] = amount
     return filled
 
 
-def _thing(slot: Slot) -> tuple[str, str | None, str | None]:
-    return slot.meter, slot.region, slot.variant
+def _thing(slot: Slot, meter: Meter | None = None) -> tuple[str, str | None, str | None]:
+    return meter or slot.meter, slot.region, slot.variant
 
 
 def add_tier(prices: Prices, tier: str, factor: Decimal) -> None:

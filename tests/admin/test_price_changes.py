@@ -29,14 +29,14 @@ def test_a_rate_makes_a_version(priced: World):
     made = answer.json()
 
     assert 201 == answer.status_code
-    assert ("2026-11-23.3", "operator", "approved", "admin token", WHY, True, []) == tuple(
+    assert ("2026-11-23.4", "operator", "approved", "admin token", WHY, True, []) == tuple(
         made[name]
         for name in ("version", "origin", "status", "recorded_by", "why", "is_current", "later")
     )
     assert "2026-11-23T12:00:00.000000Z" == made["effective_from"] == made["recorded_at"]
     assert ("3", made["version"]) == amount(priced)
     names = [one["version"] for one in priced.call("GET", "/prices/versions").json()["items"]]
-    assert ["2026-11-23.3", "2026-11-23.2", "2026-11-23.1"] == names
+    assert ["2026-11-23.4", "2026-11-23.3", "2026-11-23.2", "2026-11-23.1"] == names
 
 
 def test_a_negotiated_rate_is_the_payers_alone(priced: World):
@@ -68,7 +68,7 @@ def test_prices_of_a_day_to_come_are_those_of_the_version_in_force_then(priced: 
     body = {"rates": [RATE, big], "why": WHY, "effective_from": "2026-12-01T00:00:00Z"}
     made = priced.call("POST", "/prices", json=body).json()
 
-    assert ("2.50", "2026-11-23.2") == amount(priced, at="2026-11-30T23:59:59Z")
+    assert ("2.50", "2026-11-23.3") == amount(priced, at="2026-11-30T23:59:59Z")
     assert ("3", made["version"]) == amount(priced, at="2026-12-01T00:00:00Z")
     query = {"model": "demo/big", "at": "2026-12-01T00:00:00Z", "explain": "input"}
     found = priced.call("GET", "/prices", params=query).json()
@@ -101,7 +101,7 @@ def test_a_repeat_with_the_same_key_changes_nothing(priced: World):
     again = priced.call("POST", "/prices", json=body, headers=headers)
 
     assert first.json() == again.json()
-    assert 3 == len(priced.versions.list_versions())
+    assert 4 == len(priced.versions.list_versions())
 
 
 def test_a_new_model_has_to_be_said_to_be_one(priced: World):
@@ -147,7 +147,7 @@ def test_a_refusal_names_field_and_mend(priced: World, body, status, field, said
     assert "application/problem+json" == answer.headers["content-type"]
     assert said in problem["detail"]
     assert ([] if field is None else [field]) == [one["field"] for one in problem["errors"]]
-    assert 2 == len(priced.versions.list_versions())
+    assert 3 == len(priced.versions.list_versions())
 
 
 def test_a_change_needs_a_reason(priced: World):

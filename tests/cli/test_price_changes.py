@@ -236,7 +236,7 @@ def _installed_map() -> str:
 def test_doctor_tells_of_prices_that_wait(shell, tmp_path):
     """An upgrade brought them, and an operator has changed prices here."""
     shell.run(*SET)
-    assert "is in force, 3 versions known" in shell.run("doctor").out
+    assert "is in force, 4 versions known" in shell.run("doctor").out
     catalog = publish(tmp_path / "catalog", ("2027-01-01.1", {"p": "1"}, ()))
     engine = open_engine(f"sqlite:///{tmp_path}/data/taximeter.db")
     PriceStore(engine, catalog=catalog).record_shipped("taximeter 9.9")

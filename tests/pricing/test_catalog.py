@@ -230,3 +230,28 @@ def test_a_cached_token_never_costs_more_than_a_plain_one():
                 )
 
                 assert not plain.is_below(read), (model.model, tier)
+
+
+def test_thinking_costs_what_output_costs_in_every_tier_if_it_does_in_standard():
+    """A standard price of thinking repeated in a tier with its own output bills it wrong."""
+    compared, different = 0, []
+    for model in catalog_of_book(PUBLISHED).models:
+        card = PUBLISHED.find_card(model.provider, model.model, NOW)
+        places = {key[:2] for key in card.rates if key[2] is Meter.OUTPUT} if card else ()
+        for tier, region in places:
+            for total in (1, 150_000, 250_000, 300_000):
+                if _is_thinking_output(card, "standard", region, total):
+                    compared += tier != "standard"
+                    if not _is_thinking_output(card, tier, region, total):
+                        different.append((model.provider, model.model, tier, region, total))
+
+    assert [] == different
+    assert 2000 < compared
+
+
+def _is_thinking_output(card, tier, region, total):
+    thinking, output = (
+        card.find_rate(meter, tier=tier, region=region, input_total=total)
+        for meter in (Meter.REASONING, Meter.OUTPUT)
+    )
+    return thinking is output or not (thinking.is_below(output) or output.is_below(thinking))

@@ -27,10 +27,13 @@ HALF_A_PICO = Decimal("0.5e-12")
 READ_ON = datetime(2026, 11, 23, tzinfo=UTC)
 # The map knows no announced prices; a week has every hour of the day and every weekday.
 HORIZON = READ_ON + timedelta(days=7)
+OUTPUT = "output_cost_per_token"
+# A tier with an output price of its own bills thinking as that.
+THINKING = "output_cost_per_reasoning_token"
 # Their field without tier and threshold, and what it counts.
 TOKENS = {
     "input_cost_per_token": Meter.INPUT,
-    "output_cost_per_token": Meter.OUTPUT,
+    OUTPUT: Meter.OUTPUT,
     "cache_read_input_token_cost": Meter.CACHE_READ,
     "cache_creation_input_token_cost": Meter.CACHE_WRITE,
     "cache_creation_input_token_cost_above_1hr": Meter.CACHE_WRITE_1H,
@@ -42,7 +45,7 @@ TOKENS = {
     "output_cost_per_audio_token": Meter.OUTPUT_AUDIO,
     "output_cost_per_image_token": Meter.OUTPUT_IMAGE,
     "output_cost_per_video_token": Meter.OUTPUT_VIDEO,
-    "output_cost_per_reasoning_token": Meter.REASONING,
+    THINKING: Meter.REASONING,
 }
 # Fields with one meaning whatever stands beside them: meter and variant.
 FEES = {
@@ -135,6 +138,9 @@ class Row:
             ):
                 return row[field]
         own = self._own_price(field, SUFFIX[tier], total)
+        is_output = field == THINKING and OUTPUT + SUFFIX[tier] in self.fields
+        if own is None and is_output and tier not in {"standard", "batch"}:
+            return self._own_price(OUTPUT, SUFFIX[tier], total)
         return self._own_price(field, "", total) if own is None and tier != "batch" else own
 
     def _own_price(self, field, suffix, total):
@@ -252,6 +258,8 @@ CHUNKS = [ROWS[n : n + ROWS_PER_TEST] for n in range(0, len(ROWS), ROWS_PER_TEST
 def _states(card, meter, tier, region):
     plain = card.rates.keys() & {(tier, region, meter), (tier, None, meter)}
     made = {(t, r, m) for t, r, m, _ in card.variants}
+    if meter is Meter.REASONING and (tier, region, meter) not in card.rates:
+        meter = Meter.OUTPUT
     return bool(plain or made & {(tier, region, meter), (tier, None, meter)})
 
 

@@ -245,6 +245,30 @@ def test_the_mode_says_what_seconds_and_queries_are(mode, fields, prices):
     assert prices == prices_of(map_of(mode=mode, **fields))
 
 
+@pytest.mark.parametrize(
+    ("thinking", "tier", "prices"),
+    [
+        ("=2e-06", {"output_cost_per_token_priority": "=3.6e-06"}, {"output priority": "3.6"}),
+        ("=2e-06", {"output_cost_per_token_flex": "=1e-06"}, {"output flex": "1"}),
+        # Whatever thinking costs in standard,
+        ("=7e-06", {"output_cost_per_token_flex": "=1e-06"}, {"output flex": "1"}),
+        # as long as the tier has a price of output.
+        (
+            "=7e-06",
+            {"input_cost_per_token_flex": "=5e-07"},
+            {"output flex": "2", "reasoning flex": "7"},
+        ),
+    ],
+)
+def test_a_tier_with_an_output_price_bills_thinking_as_output(thinking, tier, prices):
+    """The standard price of thinking would be too low in a dearer tier and too high in flex."""
+    found = prices_of(map_of(**IN_OUT, output_cost_per_reasoning_token=thinking, **tier))
+
+    assert {name: f"{amount}/1000000" for name, amount in prices.items()} == {
+        name: amount for name, amount in found.items() if name.startswith(("output ", "reasoning "))
+    }
+
+
 def test_a_provider_that_bills_from_the_threshold_on_has_the_step_one_token_earlier():
     """200,000 tokens are in the upper band there, and in the lower one elsewhere."""
     fields = IN_OUT | {"input_cost_per_token_above_200k_tokens": "=3e-06"}
