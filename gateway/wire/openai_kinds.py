@@ -119,7 +119,7 @@ def note_perplexity(answer: Answer, data: bytes) -> None:
     fields = usage_fields(data)
     take_cost(answer, cost_of(fields_in(fields.get("cost")).get("total_cost")))
     size = fields.get("search_context_size")
-    if size in _SIZES:
+    if isinstance(size, str) and size in _SIZES:
         answer.variants = MappingProxyType({Meter.WEB_SEARCH: size})
     if _RESEARCHER in (answer.model or ""):
         _count(answer, Meter.INPUT, whole_of(fields.get("citation_tokens")))

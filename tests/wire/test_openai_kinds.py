@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.wire.endpoints import Match
@@ -354,6 +354,11 @@ FIELDS: Final = (
 VALUES: Final = COUNTS | st.dictionaries(st.sampled_from(FIELDS), COUNTS, max_size=3)
 
 
+@example(
+    kind="perplexity",
+    usage={"prompt_tokens": 1, "completion_tokens": 1, "search_context_size": {"cost": 0}},
+    cuts=[],
+)
 @given(
     kind=st.sampled_from(sorted(CHATS)),
     usage=st.dictionaries(st.sampled_from(FIELDS), VALUES),
