@@ -13,7 +13,7 @@ JOBS ?= auto
 PYTHON ?= python3
 NEW_ENOUGH := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
-CODE := gateway pricing tests $(wildcard bench)
+CODE := gateway grafana pricing stack tests $(wildcard bench)
 
 .PHONY: help
 help:  ## Show this list.
@@ -23,11 +23,21 @@ help:  ## Show this list.
 run: $(VENV)/.ready  ## Start the gateway on 127.0.0.1:8080 (ARGS="--config my.yaml" for your own settings).
 	@exec $(BIN)/python -m gateway serve $(ARGS)
 
+.PHONY: stack
+stack: $(VENV)/.ready-dev  ## Start gateway, PostgreSQL, Valkey, Prometheus, Alertmanager and traffic here, without Docker.
+	@exec $(BIN)/python -m stack $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.ready-dev  ## Run every test (ARGS="tests/pricing -x" for some; JOBS=1 for one process).
 	@command -v prometheus >/dev/null 2>&1 && command -v promtool >/dev/null 2>&1 || \
 	  echo "make test: no Prometheus is installed here, so the tests that scrape with a real one are skipped."
+	@command -v cc >/dev/null 2>&1 || \
+	  echo "make test: no C compiler is installed here, so the test in which clocks jump is skipped."
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
+
+.PHONY: nightly
+nightly: $(VENV)/.ready-dev  ## Let everything fail under load, by 50 seeds (ARGS="--seed 17" for one again).
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.ready-dev  ## Check format, lint, types, import contracts and house rules.
@@ -38,15 +48,23 @@ check: $(VENV)/.ready-dev  ## Check format, lint, types, import contracts and ho
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/house
 
 .PHONY: bench
-bench: $(VENV)/.ready-dev  ## Measure the gateway against a bare proxy, and its prices; writes bench/RESULTS*.md.
+bench: $(VENV)/.ready-dev  ## Measure the gateway against a bare proxy, its prices and its ledger; writes bench/RESULTS*.md.
 	@$(BIN)/python -m bench $(ARGS)
 	@$(BIN)/python -m bench.streams
 	@$(BIN)/python -m bench.prices
 	@$(BIN)/python -m bench.rerate
+	@$(BIN)/python -m bench.shipping --results bench/RESULTS-shipping.md
+	@$(BIN)/python -m bench.queries --results bench/RESULTS-queries.md
+	@$(BIN)/python -m bench.scrape --results bench/RESULTS-scrape.md
+	@$(BIN)/python -m bench.durability --results bench/RESULTS-durability.md
 
 .PHONY: catalog
 catalog: $(VENV)/.ready-dev  ## Publish a catalog from the installed lists (ARGS="--version V --at T --note N").
 	@$(BIN)/python -m pricing.importers.publish $(ARGS)
+
+.PHONY: boards
+boards: $(VENV)/.ready-dev  ## Write grafana/dashboards again, from grafana/generate.
+	@$(BIN)/python -m grafana.generate
 
 .PHONY: cover
 cover: $(VENV)/.ready-dev  ## Run every test and show which branches none of them took.
@@ -63,7 +81,8 @@ lock:  ## Pin every dependency again, none younger than a week (needs uv).
 	compile="uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --exclude-newer $$week_ago pyproject.toml"; \
 	$$compile --group build -o requirements.lock && \
-	$$compile --group dev -c requirements.lock -o requirements-dev.lock
+	$$compile --group dev -c requirements.lock -o requirements-dev.lock && \
+	awk '/^[a-z]/ {keep = /^psycopg/} keep' requirements-dev.lock > stack/psycopg.lock
 
 .PHONY: clean
 clean:  ## Remove the environment and every cache; keeps ./data.
@@ -71,7 +90,9 @@ clean:  ## Remove the environment and every cache; keeps ./data.
 	  .hypothesis .coverage .coverage.* htmlcov
 
 # The files named .ready are stamps: while they are newer than the locks, nothing is installed and
-# a second `make run` starts at once.
+# a second `make run` starts at once. The locks are complete, so pip is told to look for nothing else:
+# left to resolve, it stumbles over a release younger than the lock wherever a package asks for an
+# extra of another (pip's issue 9644).
 $(BIN)/python:
 	@for python in "$(PYTHON)" python3.14 python3.13 python3.12 python3.11; do \
 	  if "$$python" -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then found="$$python"; break; fi; \
@@ -87,12 +108,13 @@ $(BIN)/python:
 
 $(VENV)/.ready: requirements.lock pyproject.toml | $(BIN)/python
 	@echo "2/3 Installing $$(grep -c '==' requirements.lock) pinned packages (a minute or two the first time)"
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements.lock
 	@echo "3/3 Installing taximeter itself"
 	@$(PIP) install --no-deps --no-index --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.ready-dev: requirements-dev.lock $(VENV)/.ready
 	@echo "Installing $$(grep -c '==' requirements-dev.lock) pinned packages that tests and checks need"
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements-dev.lock
+	@$(PIP) check
 	@touch $@

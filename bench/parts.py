@@ -16,12 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
-from typing import Final, Self
+from typing import Any, Final, Self
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent
 GATEWAY_CORE: Final = "0"
 LOAD_CORE: Final = "1"
+IN_PROCESS: Final = "gateway, fsync normal"
+SHARED: Final = "gateway, shared budgets"
 KEY: Final = "sk-tm-" + "bench0_" * 6 + "x"
 ADMIN_TOKEN: Final = "bench-admin-token"
 
@@ -445,24 +447,32 @@ def build_bare(folder: Path, upstream: str, *, is_batch: bool = False) -> Part:
     )
 
 
-def build_gateway(folder: Path, upstream: str, *, fsync: str) -> Part:
+def build_gateway(
+    folder: Path, upstream: str, *, fsync: str, redis_url: str = "", durability: str = "commit"
+) -> Part:
     """Prepare the gateway, not started: one key, three hard budgets too large to be reached.
 
     Args:
         folder: Its working directory, with ledger and journal.
         upstream: Base URL of the mock provider.
         fsync: ``normal`` or ``full``.
+        redis_url: Where budgets are shared; empty where they are the process's own.
+        durability: ``commit`` or ``async``.
 
     Returns:
         The part.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
+    config = _gateway_config(port, upstream, fsync)
+    config["metering"] = {"durability": durability}
+    if redis_url:
+        config["storage"]["redis_url"] = redis_url
     # JSON is YAML, and needs no library here.
-    (folder / "gateway.yaml").write_text(json.dumps(_gateway_config(port, upstream, fsync)))
+    (folder / "gateway.yaml").write_text(json.dumps(config))
     command = [str(Path(sys.executable).with_name("taximeter")), "serve", "--config"]
     part = Part(
-        f"gateway, fsync {fsync}",
+        SHARED if redis_url else f"gateway, fsync {fsync}",
         port,
         [*command, str(folder / "gateway.yaml")],
         folder=folder,
@@ -472,7 +482,7 @@ def build_gateway(folder: Path, upstream: str, *, fsync: str) -> Part:
     return part
 
 
-def _gateway_config(port: int, upstream: str, fsync: str) -> dict[str, object]:
+def _gateway_config(port: int, upstream: str, fsync: str) -> dict[str, Any]:
     large = {"window": "month", "limit": "1000000 USD"}
     return {
         "server": {"host": "127.0.0.1", "port": port, "admin_token": "env:BENCH_ADMIN"},

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from bench.parts import Part, Slice
+from bench.parts import IN_PROCESS, SHARED, Part, Slice
 
 LIBRARIES: Final = ("taximeter", "granian", "pyreqwest", "uvloop", "msgspec", "sqlalchemy")
 
@@ -115,7 +115,19 @@ def to_table(outcome: Outcome) -> str:
     base = outcome.contestants[0]
     rows = [_row(one, base) for one in outcome.contestants]
     rows.append(_direct_row(outcome.direct, len(head)))
-    return to_table_of((head, *rows))
+    return to_table_of((head, *rows)) + _sharing(outcome.contestants)
+
+
+def _sharing(contestants: Sequence[Contestant]) -> str:
+    """What it costs that budgets are shared, round by round."""
+    found = {one.part.name: one for one in contestants}
+    if not {SHARED, IN_PROCESS} <= found.keys():
+        return ""
+    shares = ratios(found[SHARED], found[IN_PROCESS])
+    return (
+        f"\nBudgets shared over Redis keep {median(shares):.2f} "
+        f"({min(shares):.2f}-{max(shares):.2f}) of the throughput in process.\n"
+    )
 
 
 def _row(one: Contestant, base: Contestant) -> tuple[str, ...]:

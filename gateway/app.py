@@ -5,12 +5,13 @@ Must never hold a rule of its own; every decision lives in the part that is buil
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import logging
 import os
 import secrets
-import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,69 +21,85 @@ from importlib.metadata import version as version_of
 from typing import Any, Final
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
-from granian.server.embed import Server
 from sqlalchemy import Engine
 
+from gateway.admin.auth import admin_token_of
 from gateway.admin.books import WholeBook
 from gateway.admin.control import build_control_app
 from gateway.admin.parts import ControlParts
 from gateway.admission import Admission, AdmissionPolicy
+from gateway.alerts.follower import AlertSources, open_alerts
+from gateway.alerts.outbox import Outbox
 from gateway.asgi import AsgiApp, run_asgi
-from gateway.budgets.memory import MemoryBudgets
 from gateway.call import CallPath
-from gateway.client import RsgiClient, RsgiProtocol, RsgiScope
-from gateway.clock import SystemClock, epoch_us
+from gateway.client import LastAnswer, RsgiClient, RsgiProtocol, RsgiScope
+from gateway.clock import SystemClock
 from gateway.directory import Directory
 from gateway.earlier import LedgerRecords, Metered
 from gateway.ending import Endings
 from gateway.estimating import bound_messages, count_messages
+from gateway.exchange import Drains
+from gateway.fleet import Fleet, FleetSilent, SelfReport
 from gateway.ids import IdSource
-from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.journal import Journal
+from gateway.ledger.orphans import Orphans, claim
+from gateway.ledger.partitions import Partitions, PartitionsFollower
 from gateway.ledger.queries import Queries
-from gateway.ledger.recovery import RecoveryReport, recover
+from gateway.ledger.record import LedgerRecord
+from gateway.ledger.rolling import RollupsFollower
+from gateway.ledger.rollups import Rollups
 from gateway.ledger.shipper import Shipper
 from gateway.ledger.store import LedgerStore, is_current, open_engine
-from gateway.listening import refuse_taken_address, wait_listening
+from gateway.listening import open_listener, refuse_taken_address, wait_accepting, wait_listening
 from gateway.metrics import Metrics, Probes
-from gateway.models_list import list_models
-from gateway.own_rates import add_own_prices, book_finder, fleet_of, open_book
+from gateway.models_list import list_models, pick_example
+from gateway.otlp import Both, open_otlp
+from gateway.own_rates import open_book
 from gateway.prices.current import Prices
 from gateway.prices.follower import PricesFollower
-from gateway.prices.rows import StoredVersion
 from gateway.prices.store import PriceStore, program_name
 from gateway.recall import Recall
 from gateway.refusals import Refusal, to_error
-from gateway.routes import Provider, Router
+from gateway.relief import relief_of
+from gateway.routes import Router
 from gateway.running import DirectoryFollower
+from gateway.serving import HandedServer, Service, open_server
 from gateway.session import Sessions
-from gateway.settings import ProviderSettings, Settings
+from gateway.settings import Settings
+from gateway.sharing import open_sharing
 from gateway.sockets import FRAME_BYTES_MAX
+from gateway.starting import (
+    begin_logging,
+    build_providers,
+    own_url,
+    prices_follower,
+    recovery_of,
+    tell_recovered,
+    tell_waiting,
+    upgrade,
+)
 from gateway.tokens import TokenizerProcess
 from gateway.translate import Translation
-from gateway.upstreams import open_upstream, region_of
 from gateway.user_tokens import UserTokens
 from gateway.welcome import Welcome, say
-from gateway.wire.table import ENDPOINTS, OPENAI_DIALECT, auth_of
-from pricing.book import Book, BookVersion
+from gateway.wire.table import OPENAI_DIALECT
 
 log = logging.getLogger("taximeter")
 
-DEMO_PROVIDER: Final = "demo"
-# Providers that go on producing, and billing, when the connection is closed: reading on costs
-# nothing and tells the true usage. OpenRouter's list of stream cancellation, checked 2026-11-23.
-_BILLS_ON: Final = frozenset({"bedrock", "groq", "gemini", "vertex", "mistral", "perplexity"})
 _GC_FIRST: Final = 50_000
+_M_ARENA_MAX: Final = -8
 _SWITCH_S: Final = 0.0005
 _STOP_S_MAX: Final = 10.0
+# How long an answer that may have been metered by another worker waits for that one's records.
+CATCH_UP_S_MAX: Final = 2.0
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, fleet: Fleet | None = None) -> int:
     """Serve until told to stop.
 
     Args:
         settings: Checked.
+        fleet: The other workers; ``None`` for a gateway that is one process.
 
     Returns:
         Exit code: 0 after a stop, 1 when the start failed.
@@ -91,17 +108,11 @@ def serve(settings: Settings) -> int:
         StoreUnavailable: The journal or the database cannot be used; the text says why.
     """
     started_s = time.perf_counter()
+    _keep_one_heap()
     if settings.server.scheduling == "batch":
         _run_without_preemption()
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("_granian").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("websockets").setLevel(logging.WARNING)
-    uvloop.run(_run(settings, started_s))
+    begin_logging()
+    uvloop.run(_run(settings, started_s, fleet))
     return 0
 
 
@@ -118,23 +129,28 @@ def _run_without_preemption() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-async def _run(settings: Settings, started_s: float) -> None:
+def _keep_one_heap() -> None:
+    """Ask glibc for one heap for all threads: what one of them frees another can use, 5 MB less.
+
+    Must come before there are threads. https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_ARENA_MAX, 1)
+
+
+async def _run(settings: Settings, started_s: float, fleet: Fleet | None) -> None:
     clock, ids = SystemClock(), IdSource()
     engine = open_engine(settings.storage.database_url)
     if not is_current(engine):
-        await _upgrade(settings.storage.database_url)
+        await upgrade(settings.storage.database_url)
     store, versions = LedgerStore(engine), PriceStore(engine, clock)
     follower = prices_follower(settings, versions, clock)
-    _tell_waiting(await asyncio.to_thread(versions.record_shipped, program_name()))
+    tell_waiting(await asyncio.to_thread(versions.record_shipped, program_name()))
     prices = await follower.open()
-    journal, report = recover(
-        settings.storage.journal_dir,
-        store,
-        now_us=epoch_us(clock.now()),
-        fsync=settings.storage.fsync,
-        find_book=book_finder(settings, versions.load_book),
-    )
-    _tell(report)
+    root, take_over = settings.storage.journal_dir, recovery_of(settings, store, versions, clock)
+    journal, report = take_over(root) if fleet is None else claim(root, take_over)
+    tell_recovered(report)
     async with contextlib.AsyncExitStack() as exits:
         exits.callback(engine.dispose)
         exits.callback(journal.close)
@@ -152,214 +168,67 @@ async def _run(settings: Settings, started_s: float) -> None:
                 engine=engine,
                 journal=journal,
                 shipper=shipper,
+                fleet=fleet,
+                returns=None if fleet is None else open_listener("127.0.0.1", 0),
             )
         )
         exits.callback(gateway.tokenizer.stop)
         exits.callback(gateway.translation.stop)
         secret = await asyncio.to_thread(gateway.directory.first_start)
+        orphans = Orphans(root, take_over, tell_recovered, gateway.sharing.retire)
+        exits.callback(orphans.close)
+        if settings.storage.redis_url is None:
+            # Its budgets know of others what the ledger knows now, and nothing that comes later.
+            await asyncio.to_thread(orphans.inherit)
+        await gateway.sharing.start()
         await gateway.follower.reload()
-        for one in (gateway.follower.follow(), follower.follow()):
+        following = orphans.follow(is_lasting=fleet is not None)
+        sums = RollupsFollower(Rollups(engine), clock, is_busy=lambda: shipper.is_busy)
+        months = PartitionsFollower(Partitions(engine), clock)
+        kept_up = (sums.follow(), months.follow())
+        for one in (gateway.follower.follow(), follower.follow(), following, *kept_up):
             exits.callback(asyncio.create_task(one).cancel)
-        welcome = Welcome(
-            address=f"http://{settings.server.host}:{settings.server.port}",
-            admin_token=gateway.fresh_token,
-            key=secret,
-            model=gateway.some_model(),
-            ready_s=0.0,
-            aborted=report.aborted,
-        )
-        await _listen(settings, gateway, welcome, started_s)
+        if fleet is not None:
+            await fleet.join(SelfReport(state=gateway.metrics.state, flush=shipper.flush))
+            exits.push_async_callback(fleet.leave)
+        gateway.start_senders(exits)
+        await _listen(settings, gateway, gateway.welcome(secret, report.aborted), started_s)
         await gateway.wait_idle(_STOP_S_MAX)
-
-
-async def _upgrade(database_url: str) -> None:
-    """Bring the tables up to date in a child, whose memory goes with it."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway.ledger.migrate",
-        stdin=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, told = await child.communicate(database_url.encode() + b"\n")
-    if child.returncode:
-        raise StoreUnavailable(f"the database cannot be brought up to date: {told.decode()}")
+        await gateway.sharing.stop(gateway.ship_all)
 
 
 async def _listen(
     settings: Settings, gateway: "_Gateway", welcome: Welcome, started_s: float
 ) -> None:
-    refuse_taken_address(settings.server.host, settings.server.port)
-    server = Server(
-        gateway,
-        address=settings.server.host,
-        port=settings.server.port,
-        interface=Interfaces.RSGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        backlog=2048,
-        log_enabled=False,
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+    host, port, fleet = settings.server.host, settings.server.port, gateway.fleet
+    if fleet is None:
+        refuse_taken_address(host, port)
+        servers = [open_server(gateway, host, port)]
+        until_ready = asyncio.ensure_future(wait_listening(host, port))
+    else:
+        assert gateway.returns is not None
+        servers = [HandedServer(gateway, fleet.listener), HandedServer(gateway, gateway.returns)]
+        # A connection to the shared address would be answered by another worker.
+        until_ready = asyncio.ensure_future(
+            wait_accepting(fleet.listener.dup(), gateway.returns.dup())
+        )
+
+    def greet() -> None:
+        if fleet is None or fleet.is_first:
+            say(welcome, time.perf_counter() - started_s)
+        if fleet is not None:
+            fleet.tell_ready()
+        gateway.warm()
+
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_FIRST)
     # A batch insert in the shipper's thread must not hold the event loop up for the usual 5 ms.
     sys.setswitchinterval(_SWITCH_S)
-    serving = asyncio.ensure_future(server.serve())
-    ready = asyncio.ensure_future(wait_listening(settings.server.host, settings.server.port))
-    await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
-    if ready.done() and not serving.done():
-        say(welcome, time.perf_counter() - started_s)
-        gateway.warm()
-    ready.cancel()
-    await serving
-
-
-def _tell(report: RecoveryReport) -> None:
-    log.info(
-        "journal recovered aborted=%d shipped=%d torn_bytes=%d damaged=%d",
-        report.aborted,
-        report.records_shipped,
-        report.torn_bytes,
-        len(report.damaged_files),
+    service = Service(
+        servers=servers, fleet=fleet, limits=settings.server, on_leaving=gateway.begin_leaving
     )
-    if report.store_trouble is not None:
-        log.warning("the ledger is behind: %s", report.store_trouble)
-
-
-def own_url(settings: Settings) -> str:
-    """Tell where a process of this machine reaches the gateway.
-
-    Args:
-        settings: Checked.
-
-    Returns:
-        Its address; loopback where it listens everywhere.
-    """
-    host = settings.server.host
-    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not listened on
-        host = "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
-
-
-def admin_token_of(settings: Settings) -> tuple[str, bool]:
-    """Find what opens the control plane, making it at the first start.
-
-    Args:
-        settings: The configured token wins.
-
-    Returns:
-        The token, and whether it was made just now. A made one is kept beside the journal,
-        readable by the owner alone.
-    """
-    if settings.server.admin_token is not None:
-        return settings.server.admin_token.get_secret_value(), False
-    path = settings.storage.journal_dir.parent / "admin-token"
-    if path.exists():
-        return path.read_text("ascii").strip(), False
-    token = "tm-admin-" + secrets.token_urlsafe(32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(token + "\n")
-    return token, True
-
-
-def prices_follower(settings: Settings, versions: PriceStore, clock: SystemClock) -> PricesFollower:
-    """Make what keeps the prices of the path as the database says.
-
-    Args:
-        settings: For the providers calls can need, and GPUs of one's own.
-        versions: The versions of the price book.
-        clock: What time it is.
-
-    Returns:
-        A follower that has read nothing yet.
-    """
-    providers = priced_providers(settings)
-
-    def open_part(version: BookVersion) -> Book:
-        return add_own_prices(versions.open_book(version, providers), settings)
-
-    return PricesFollower(store=versions, open_book=open_part, clock=clock)
-
-
-def _tell_waiting(waiting: Sequence[StoredVersion]) -> None:
-    for version in waiting:
-        log.warning(
-            "price book %s came with this version of taximeter and waits for approval, because "
-            "prices were changed here: compare it with `taximeter prices diff %s`",
-            version.version,
-            version.version,
-        )
-
-
-def build_providers(settings: Settings) -> dict[str, Provider]:
-    """Make the configured providers ready; with none, the demo provider stands in.
-
-    Args:
-        settings: Checked.
-
-    Returns:
-        Providers by id, in the order of the configuration.
-    """
-    configured = settings.providers or {DEMO_PROVIDER: ProviderSettings(kind="demo")}
-    return {
-        provider_id: _build_provider(provider_id, one, settings)
-        for provider_id, one in configured.items()
-    }
-
-
-def priced_providers(settings: Settings) -> frozenset[str]:
-    """Tell which part of the price book calls can need.
-
-    Args:
-        settings: Checked.
-
-    Returns:
-        Catalog providers of everything configured, and the demo provider.
-    """
-    configured = [
-        ENDPOINTS.list_priced(one.kind, one.priced_as or name)
-        for name, one in settings.providers.items()
-    ]
-    return frozenset({DEMO_PROVIDER}).union(*configured)
-
-
-def _build_provider(provider_id: str, one: ProviderSettings, settings: Settings) -> Provider:
-    on_disconnect = settings.metering.on_client_disconnect
-    key = None if one.api_key is None else one.api_key.get_secret_value()
-    return Provider(
-        id=provider_id,
-        kind=one.kind,
-        base_url=(one.base_url or "").rstrip("/"),
-        priced_as=one.priced_as or provider_id,
-        auth=None if key is None else auth_of(one.kind, key),
-        headers=tuple((name.lower(), value) for name, value in one.headers.items()),
-        upstream=open_upstream(one),
-        region=region_of(one.kind, one.base_url or "", one.region),
-        drains=on_disconnect == "drain" or (on_disconnect == "auto" and one.kind in _BILLS_ON),
-        deployments=one.deployments,
-        fleet=fleet_of(settings, provider_id),
-        call_s_max=one.timeout_s,
-        project=project_of(one),
-    )
-
-
-def project_of(one: ProviderSettings) -> str | None:
-    """Write whose project Vertex bills, as in an address there.
-
-    Args:
-        one: Settings of a provider.
-
-    Returns:
-        Project and location; ``None`` where the settings name no project.
-    """
-    if one.project is None:
-        return None
-    return f"projects/{one.project}/locations/{one.region or 'global'}"
+    await service.run(until_ready, greet)
 
 
 class _JournalCut:
@@ -387,6 +256,8 @@ class _Base:
     engine: Engine
     journal: Journal
     shipper: Shipper
+    fleet: Fleet | None
+    returns: socket.socket | None
 
 
 class _Gateway:
@@ -404,19 +275,39 @@ class _Gateway:
         ids, engine = base.ids, base.engine
         self._loop = asyncio.get_running_loop()
         self.tokenizer = TokenizerProcess()
-        self.translation = Translation(own_url(settings))
-        self.budgets = MemoryBudgets()
+        self.fleet, self.returns = base.fleet, base.returns
+        self._is_leaving = False
+        self.translation = Translation(own_url(settings, base.returns))
+        self.sharing = open_sharing(settings, engine, journal, clock)
+        self.budgets = self.sharing.budgets
         self.directory = Directory(engine, settings, clock, ids)
         self.queries = Queries(engine)
         self.follower = DirectoryFollower(
             directory=self.directory,
             budgets=self.budgets,
-            queries=self.queries,
+            past=self.sharing.past,
             journal=_JournalCut(journal, shipper),
             clock=clock,
         )
         self.router = Router(build_providers(settings))
         self.metrics = self._build_metrics()
+        self.alerts = open_alerts(
+            settings,
+            outbox=Outbox(engine, journal.writer),
+            sources=AlertSources(
+                statuses=self.budgets.status,
+                refusals=self.metrics.count_refusals,
+                is_spending_known=lambda: self.follower.is_spending_known,
+            ),
+            watcher=self.metrics,
+            clock=clock,
+        )
+        self.otlp = open_otlp(
+            settings.otlp,
+            kinds=lambda: {name: one.kind for name, one in settings.providers.items()},
+            resource={"service.name": "taximeter", "service.instance.id": journal.writer},
+            watcher=self.metrics,
+        )
         self._path = self._build_path(ids)
         self._sessions = Sessions(
             path=self._path, frame_bytes_max=max(settings.server.body_bytes_max, FRAME_BYTES_MAX)
@@ -427,6 +318,8 @@ class _Gateway:
 
     async def __rsgi__(self, scope: RsgiScope, protocol: RsgiProtocol) -> None:
         """Take one HTTP request."""
+        if self._is_leaving:
+            protocol = LastAnswer(protocol)
         path = scope.path
         if self.router.is_data_plane(path):
             client = RsgiClient(scope, protocol)
@@ -437,7 +330,7 @@ class _Gateway:
             else:
                 await self._path.serve(client)
         elif path == "/metrics":
-            self._scrape(RsgiClient(scope, protocol))
+            await self._scrape(RsgiClient(scope, protocol))
         else:
             await run_asgi(self._control, scope, protocol)
 
@@ -446,11 +339,22 @@ class _Gateway:
         if self._settings.metering.user_input_tokens:
             self.tokenizer.warm()
 
-    def some_model(self) -> str:
-        """Name a model that can be called at once, for the first example."""
-        now = self._clock.now()
-        models = self.router.models(self._prices.at(now), now)
-        return models[0][1] if models else "MODEL"
+    def begin_leaving(self) -> None:
+        """Have every client connect anew after its answer: a successor serves on the address."""
+        self._is_leaving = True
+
+    def welcome(self, secret: str | None, aborted: int) -> Welcome:
+        """Say what the one who started it is to know, once it is ready."""
+        now, server = self._clock.now(), self._settings.server
+        return Welcome(
+            address=f"http://{server.host}:{server.port}",
+            admin_token=self.fresh_token,
+            key=secret,
+            # One that can be called at once, for the first example.
+            model=pick_example(self.router.models(self._prices.at(now), now)),
+            ready_s=0.0,
+            aborted=aborted,
+        )
 
     async def wait_idle(self, seconds: float) -> None:
         """End the sessions, and wait until no call is open, so long at most."""
@@ -458,6 +362,19 @@ class _Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.metrics.wait_idle()
+        self._path.endings.catch_up()
+
+    def ship_all(self, timeout_s: float) -> bool:
+        """Bring everything to the ledger; tells whether it has every call this process let in."""
+        return self._shipper.flush(timeout_s) and not self._journal.open_intents()
+
+    def start_senders(self, exits: contextlib.AsyncExitStack) -> None:
+        """Start what tells others of calls and budgets, where somebody is to be told."""
+        if self.alerts is not None:
+            exits.callback(self.alerts.start())
+        if self.otlp is not None:
+            self.otlp.start()
+            exits.push_async_callback(self.otlp.stop)
 
     def _build_metrics(self) -> Metrics:
         return Metrics(
@@ -466,13 +383,16 @@ class _Gateway:
             required_tags=frozenset(
                 name for name, rule in self._settings.tag_policy.items() if rule.required
             ),
+            label_sets_max=self._settings.server.metrics_label_sets_max,
             probes=Probes(
                 now=self._clock.now,
                 budgets=lambda: self.budgets.status(self._clock.now()),
                 reservations_open=lambda: self.budgets.open_holds,
                 journal_lag_s=self._journal.sync_lag_s,
                 ledger_lag_s=self._shipper.lag_s,
+                ledger_backlog_bytes=self._shipper.pending_bytes,
                 stores_up=self._stores_up,
+                alerts_waiting=lambda: None if self.alerts is None else self.alerts.waiting,
             ),
         )
 
@@ -495,26 +415,34 @@ class _Gateway:
             budgets=self.budgets,
             journal=self._journal,
             counter=self.tokenizer,
-            subscriber=self.metrics,
+            subscriber=self.metrics if self.otlp is None else Both(self.metrics, self.otlp),
             missing_usage=metering.missing_usage,
         )
         return CallPath(
             clock=self._clock,
             ids=ids,
             admission=self._admission,
+            relief=relief_of(self._admission, metering, self.metrics),
             endings=endings,
             recall=Recall(
                 clock=self._clock,
                 ids=ids,
-                metered=Metered(LedgerRecords(self.queries)),
+                metered=Metered(
+                    LedgerRecords(
+                        self.queries,
+                        None if self.fleet is None else partial(self.fleet.flush, CATCH_UP_S_MAX),
+                    )
+                ),
                 budgets=self.budgets,
                 journal=self._journal,
+                on_correction=self.metrics.correct,
             ),
             budgets=self.budgets,
             journal=self._journal,
             watcher=self.metrics,
             translation=self.translation,
             user_tokens=UserTokens(self.tokenizer, float(metering.user_input_tokens)),
+            drains=Drains(metering.drains_max),
             is_committing=metering.durability == "commit",
         )
 
@@ -533,18 +461,33 @@ class _Gateway:
             versions=base.versions,
             on_price_change=base.prices_follower.reload,
             clock=self._clock,
-            flush=self._shipper.flush,
+            flush=self._flush,
             on_change=self.follower.reload,
+            on_outside_usage=self._take_outside_usage,
+            find_caller=lambda secret: self.follower.callers.find(secret, self._clock.now()),
             is_ready=lambda: {**self._stores_up(), "price_book": True},
             count_tokens=self._count_tokens,
             bound_tokens=lambda messages, _model: bound_messages(messages),
         )
+
+    async def _take_outside_usage(self, added: Sequence[LedgerRecord]) -> None:
+        for record in added:
+            self.metrics.observe(record)
+        await self.follower.take_appended()
+
+    def _flush(self, timeout_s: float) -> bool:
+        """Bring what was journalled to the ledger, by every worker; in a thread."""
+        if self.fleet is None:
+            return self._shipper.flush(timeout_s)
+        flushing = asyncio.run_coroutine_threadsafe(self.fleet.flush(timeout_s), self._loop)
+        return flushing.result()
 
     def _stores_up(self) -> Mapping[str, bool]:
         return {
             "journal": self._journal.failure is None,
             "ledger": self._shipper.is_store_up,
             "budgets": self.follower.is_spending_known,
+            **self.sharing.stores_up(),
         }
 
     def _count_tokens(self, messages: Sequence[Mapping[str, Any]], model: str) -> int:
@@ -574,7 +517,7 @@ class _Gateway:
         headers = [("content-type", "application/json"), ("x-taximeter-request-id", call.id)]
         client.respond(status, headers, shown)
 
-    def _scrape(self, client: RsgiClient) -> None:
+    async def _scrape(self, client: RsgiClient) -> None:
         token = self._settings.server.metrics_token
         given = client.header("authorization") or ""
         if token is not None and not secrets.compare_digest(
@@ -584,5 +527,10 @@ class _Gateway:
                 401, [("www-authenticate", "Bearer")], b"send the metrics token as a bearer token\n"
             )
             return
-        body, content_type = self.metrics.render(client.header("accept") or "")
+        try:
+            fleet = None if self.fleet is None else await self.fleet.gather()
+        except FleetSilent as silent:
+            client.respond(503, [("retry-after", "1")], f"{silent}\n".encode())
+            return
+        body, content_type = await self.metrics.render(client.header("accept") or "", fleet)
         client.respond(200, [("content-type", content_type)], body)

@@ -13,10 +13,12 @@ from gateway.budgets.protocol import BudgetStore
 from gateway.budgets.rules import amount_to_text
 from gateway.client import Client, ClientGone
 from gateway.clock import Clock, epoch_us
+from gateway.cutting import guard_of
 from gateway.ending import Ending, Endings
 from gateway.exchange import (
     PATIENT_S,
     Departure,
+    Drains,
     Passage,
     has_left,
     is_streamed,
@@ -39,6 +41,8 @@ from gateway.refusals import (
     to_error,
     to_failure,
 )
+from gateway.relief import Relief
+from gateway.telling import add_rate_limits, rate_limits, refused_limits, warnings_of, words_of
 from gateway.translate import Translation
 from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamUnsent
 from gateway.user_tokens import UserTokens
@@ -48,6 +52,8 @@ from pricing.money import pico_to_text
 log = logging.getLogger("taximeter.call")
 
 REDIRECTS_FROM: Final = 300
+# What those speak whose calls are translated.
+ORIGIN_API: Final = "openai.chat"
 
 
 class CallJournal(Protocol):
@@ -83,6 +89,10 @@ class CallWatcher(Protocol):
         """A budget said no."""
         ...
 
+    def acted(self, budget: str, action: str) -> None:
+        """A budget did something about a call beside refusing it."""
+        ...
+
     def timed(self, phase: str, seconds: float) -> None:
         """The gateway's own work in one phase took that long."""
         ...
@@ -100,6 +110,7 @@ class CallPath:
         clock: Time.
         ids: Mints request ids.
         admission: The first half.
+        relief: What becomes of a call that a budget has no room for.
         endings: The second half.
         recall: What is delivered again, or only later.
         budgets: Tells what is left.
@@ -107,12 +118,14 @@ class CallPath:
         watcher: Counts open calls.
         user_tokens: Counts what users wrote, beside the calls.
         translation: Takes calls to providers that speak another language.
+        drains: Counts the answers that are read on for clients that have left.
         is_committing: Whether the last byte waits for the journal.
     """
 
     clock: Clock
     ids: IdSource
     admission: Admission
+    relief: Relief
     endings: Endings
     recall: Recall
     budgets: BudgetStore
@@ -120,6 +133,7 @@ class CallPath:
     watcher: CallWatcher
     user_tokens: UserTokens
     translation: Translation
+    drains: Drains
     is_committing: bool
 
     async def serve(self, client: Client) -> None:
@@ -132,10 +146,12 @@ class CallPath:
         self.watcher.opened()
         try:
             await self._enter(call, client)
+            if not call.is_translated:
+                await self._admit(call, client)
+            # A budget may have sent it to a model that speaks another language.
             if call.is_translated:
                 await self.translation.carry(call, client)
             else:
-                await self._admit(call, client)
                 await self._carry(call, client)
         except UpstreamFailed as failed:
             # Of a translated call: what it turned into has a record of its own.
@@ -157,8 +173,15 @@ class CallPath:
     async def _admit(self, call: OpenCall, client: Client) -> None:
         admission = self.admission
         admission.tag(call, client)
+        if self.budgets.is_pacing:
+            await self.relief.pace(call, client)
         admission.price(call)
-        await admission.hold(call)
+        try:
+            await admission.hold(call)
+        except BudgetRefused as refused:
+            await self.relief.find_room(call, client, refused)
+            if call.is_translated:
+                return
         admission.intend(call)
 
     async def _carry(self, call: OpenCall, client: Client) -> None:
@@ -194,21 +217,24 @@ class CallPath:
         headers = TO_CLIENT.choose(reply.headers)
         facts = self._facts(call, record)
         if call.origin is not None:
-            self.translation.note(call.origin, facts)
+            self.translation.note(call.origin, self._with_rates(call, facts, ORIGIN_API))
         headers += facts
+        headers = self._with_rates(call, headers)
         client.respond(reply.status, headers, body)
         self.watcher.timed("settle", self.clock.monotonic_s() - ready_s)
 
     async def _stream(self, call: OpenCall, client: Client, reply: UpstreamReply) -> None:
         assert call.provider is not None
+        assert call.facts is not None
         lane = call.lane = open_lane(call, reply)
         call.answer = lane.answer
         headers = TO_CLIENT.choose(reply.headers)
         headers.append(("x-taximeter-request-id", call.id))
         headers += self._room(call)
+        headers = self._with_rates(call, headers)
         if call.origin is not None:
             known = [("x-taximeter-request-id", call.id), *self._room(call)]
-            self.translation.note(call.origin, known)
+            self.translation.note(call.origin, self._with_rates(call, known, ORIGIN_API))
         client.start(reply.status, headers)
         call.is_started = True
         provider_id = call.provider.id
@@ -217,16 +243,29 @@ class CallPath:
             seconds = self.clock.monotonic_s() - call.started_s
             self.watcher.answered(provider_id, call.model, seconds)
 
-        departure = Departure(client, drains=call.provider.drains)
+        guard = guard_of(call, self.budgets, self.endings.counter, self.endings.journal)
+        # What is metered as it is fetched is read to its end, whoever listens.
+        drains = call.provider.drains or call.facts.named is not None
+        departure = Departure(client, self.drains if drains else None)
         try:
-            passage = await pass_stream(client, reply, lane, departure, note_first_byte)
+            passage = await pass_stream(
+                client, reply, lane, departure, note_first_byte, guard=guard
+            )
         finally:
             departure.close()
         # Folds an event that came without its blank line, before the answer is metered.
-        tail = lane.finish(is_broken=passage.failure is not None or passage.is_cut_short)
+        is_broken = passage.failure is not None or passage.is_cut_short or passage.is_cut
+        tail = lane.finish(is_broken=is_broken)
         if call.answer.request_id is None:
-            call.answer.request_id = request_id_of(reply)
+            call.answer.request_id = request_id_of(call, reply)
         record = await self.end(call, _ending_of_stream(call, reply.status, passage))
+        error = None if passage.failure is None else to_failure(passage.failure)
+        if guard is not None and guard.exhausted is not None and passage.is_cut:
+            self.watcher.refused_by_budget(guard.exhausted.budget.id, "cut_by_budget")
+            self.watcher.acted(guard.exhausted.budget.id, "cut")
+            error = to_error(BudgetRefused(guard.exhausted))
+        elif guard is not None and guard.store_down is not None and passage.is_cut:
+            error = to_error(StoreDown(guard.store_down))
         if passage.is_client_gone:
             return
         if not lane.can_append:
@@ -234,14 +273,21 @@ class CallPath:
             return
         if client.header("x-taximeter-stream-cost") == "1":
             tail = call.format.shape_stream_facts(self._facts(call, record)) + tail
-        if passage.failure is not None:
-            tail += call.format.shape_stream_error(to_failure(passage.failure))
+        if error is not None:
+            tail += call.format.shape_stream_error(error)
         await client.finish(tail)
 
     async def _fail(self, call: OpenCall, client: Client, failed: UpstreamFailed) -> None:
         """Tell the client that the provider gave no usable answer."""
         error = to_failure(failed)
-        log.warning("upstream failed id=%s code=%s reason=%s", call.id, error.code, failed)
+        where = call.provider.id if call.provider is not None else "unknown"
+        log.warning(
+            "upstream failed id=%s provider=%s code=%s reason=%s",
+            call.id,
+            where,
+            error.code,
+            failed,
+        )
         ending = Ending(
             outcome="upstream_error",
             http_status=error.status,
@@ -265,6 +311,9 @@ class CallPath:
             self.watcher.refused_by_budget(refusal.exhausted.budget.id, error.code)
             if refusal.retry_after_s is not None:
                 extra.append(("retry-after", str(refusal.retry_after_s)))
+            limits = refused_limits(refusal.exhausted)
+            api = words_of(call.format.api, call.surface)
+            extra = add_rate_limits(extra, limits, api, call.at)
         if not call.is_sent:
             self.endings.refuse(call, error.status, error.code)
             await client.discard_body()
@@ -290,7 +339,7 @@ class CallPath:
             self.translation.note(call.origin, [("x-taximeter-request-id", call.id)], error)
         dialect: Dialect = call.format
         if call.surface is None:
-            dialect = self.admission.router.find_dialect(client.path)
+            dialect = self.admission.router.find_dialect(client.method, client.path)
         headers: RawHeaders = [
             ("content-type", "application/json"),
             ("x-should-retry", "false"),
@@ -342,16 +391,40 @@ class CallPath:
         return facts + self._room(call)
 
     def _room(self, call: OpenCall) -> RawHeaders:
-        """The tightest budget of the call and what remains of it."""
-        status = None if call.hold is None else self.budgets.tightest(call.hold)
+        """The tightest budget of the call, what remains of it, and what budgets have changed."""
+        hold, notes = call.hold, call.notes
+        status = None if hold is None else self.budgets.tightest(hold)
         if status is None:
-            return []
+            return notes
+        if hold is not None and hold.told:
+            notes = notes + warnings_of(hold, self.clock.now())
         unit = status.budget.unit
         remaining = f"{amount_to_text(max(0, status.remaining), unit)} {unit}"
         return [
+            *notes,
             ("x-taximeter-budget", status.budget.id),
             ("x-taximeter-budget-remaining", remaining),
         ]
+
+    def _with_rates(self, call: OpenCall, headers: RawHeaders, api: str = "") -> RawHeaders:
+        """Add the rate limits of the call, where it has any, in its caller's words."""
+        hold = call.hold
+        if hold is None or not hold.told:
+            return headers
+        at = self.clock.now()
+        api = api or words_of(call.format.api, call.surface)
+        return add_rate_limits(headers, rate_limits(hold, at), api, at)
+
+    def told(self, call: OpenCall) -> RawHeaders:
+        """Say how the budgets of a call stand, for an answer that carries no record.
+
+        Args:
+            call: Held, or released since.
+
+        Returns:
+            The tightest budget and what remains of it, warnings, and rate limits.
+        """
+        return self._with_rates(call, self._room(call))
 
     def record_refusal(self, call: OpenCall, refusal: Refusal) -> None:
         """Write the record of a refusal that is told in a session.
@@ -401,11 +474,16 @@ def _ending_of_stream(call: OpenCall, status: int, passage: Passage) -> Ending:
     if passage.failure is not None:
         outcome = "upstream_error"
         flags = (f"upstream: the stream broke off ({passage.failure})",)
+    elif passage.is_cut:
+        outcome = "cut_by_budget"
+        flags = ("the stream was ended: a budget has no more for it",)
     elif call.answer.is_error or not is_success:
         outcome = "upstream_error"
     elif passage.is_client_gone:
         outcome = "client_disconnected"
     if passage.is_cut_short:
         flags = (*flags, "the upstream call was ended because the client had left")
+        if passage.is_crowded_out:
+            flags = (*flags, "too many answers were being read for clients that had left")
     is_billable = is_success if call.answer.is_billed is None else call.answer.is_billed
     return Ending(outcome=outcome, http_status=status, is_billable=is_billable, flags=flags)

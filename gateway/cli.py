@@ -19,17 +19,21 @@ from gateway.commands.parsing import add_common, new_parser
 # What each command is for, in the order of `taximeter --help`; its module has the same name.
 COMMANDS: Final[Mapping[str, str]] = {
     "serve": "start the gateway",
-    "demo": "start the fake provider alone",
+    "demo": "start the fake provider alone, or play a company's traffic",
     "check-config": "check the settings and show them, secrets masked",
     "teams": "list, create, show and delete teams",
     "projects": "list, create, show and delete projects",
     "keys": "list, create, show and revoke keys",
     "budgets": "list, create, show and delete budgets, and show what is left",
+    "apply": "make teams, projects, keys and budgets as a file says",
     "prices": "show, set, import, compare and approve prices",
     "estimate": "work out what a call costs",
     "rerate": "price calls of the past again",
     "commitments": "report commitments, shared costs and self-hosted models",
     "ledger": "export, verify and show records",
+    "export": "write the charges of a month as FOCUS",
+    "ingest": "book usage that did not pass the gateway, from a file",
+    "workers": "list the gateways that share budgets, and retire one that is gone",
     "doctor": "check this installation",
 }
 

@@ -14,6 +14,7 @@ from gateway.headers import RawHeaders
 
 DRAINED_PER_ALLOWED: Final = 4
 DISCARDED_BYTES_MAX: Final = 1024 * 1024
+_SWITCHING: Final = 101
 
 
 class BodyTooLarge(Exception):
@@ -359,3 +360,49 @@ class RsgiClient:
     async def wait_gone(self) -> None:
         """Return when the client has left."""
         await self._protocol.client_disconnect()
+
+
+class LastAnswer:
+    """What ``RsgiProtocol`` does, for the last answer on its connection: it says so."""
+
+    __slots__ = ("_protocol",)
+
+    def __init__(self, protocol: RsgiProtocol) -> None:
+        self._protocol = protocol
+
+    async def __call__(self) -> bytes:
+        return await self._protocol()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._protocol.__aiter__()
+
+    async def client_disconnect(self) -> None:
+        """Return when the client has left."""
+        await self._protocol.client_disconnect()
+
+    def response_bytes(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Send a whole answer.
+
+        Args:
+            status: HTTP status.
+            headers: Names in lower case and values.
+            body: All of it.
+        """
+        self._protocol.response_bytes(status, _closing(status, headers), body)
+
+    def response_stream(self, status: int, headers: RawHeaders) -> RsgiTransport:
+        """Send the head of a streamed answer.
+
+        Args:
+            status: HTTP status.
+            headers: Names in lower case and values.
+
+        Returns:
+            Takes the rest of it.
+        """
+        return self._protocol.response_stream(status, _closing(status, headers))
+
+
+def _closing(status: int, headers: RawHeaders) -> RawHeaders:
+    # An upgrade says something else of its connection.
+    return headers if status == _SWITCHING else [*headers, ("connection", "close")]

@@ -5,28 +5,28 @@ Must never download a vocabulary. Run as a module it answers questions until its
 
 import json
 import os
-import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import tiktoken
 
+from gateway.counting_frames import (
+    ANSWER,
+    COUNT_TEXTS,
+    FAILED,
+    PIPE_BYTES,
+    QUESTION,
+)
 from gateway.prompt_parts import IMAGES, split_prompt
 
 # tiktoken looks vocabularies up by the hash of their address in this folder and would download
 # what it misses. litellm ships the ones OpenAI's chat models use; it is not imported for this.
 _VOCABULARIES: Final = "litellm_core_utils/tokenizers"
-# A question: size of what follows the head, number, what is asked. An answer: size and number.
-QUESTION: Final = struct.Struct(">IIB")
-ANSWER: Final = struct.Struct(">II")
-COUNT_TEXTS: Final = 0
-COUNT_PARTS: Final = 1
-FAILED: Final = b"null"
-_NICE: Final = 10
+_NICE: Final = 19
 
 
 class VocabularyMissing(LookupError):
@@ -107,26 +107,37 @@ def _answer(kind: int, question: bytes) -> bytes:
     return json.dumps(count_parts(api.decode(), body, vocabulary.decode())).encode()
 
 
-def main(questions: BinaryIO, answers: BinaryIO) -> None:
-    """Answer questions, one after the other, until they end.
+def main(questions: int, answers: int) -> None:
+    """Answer questions until they end: all that have come, then the next.
 
     Args:
-        questions: ``QUESTION`` heads, each followed by what it asks.
-        answers: Gets an ``ANSWER`` head and JSON for each; ``null`` where it cannot be counted.
+        questions: Descriptor of ``QUESTION`` heads, each followed by what it asks.
+        answers: Descriptor that gets an ``ANSWER`` head and JSON for each; ``null`` where it
+            cannot be counted.
     """
-    while head := questions.read(QUESTION.size):
-        size, number, kind = QUESTION.unpack(head)
-        question = questions.read(size)
-        try:
-            answer = _answer(kind, question)
-        except (ValueError, TypeError, RecursionError):
-            answer = FAILED
-        answers.write(ANSWER.pack(len(answer), number) + answer)
-        answers.flush()
+    come = bytearray()
+    while part := os.read(questions, PIPE_BYTES):
+        come += part
+        told = bytearray()
+        start = 0
+        while len(come) >= start + QUESTION.size:
+            size, number, kind = QUESTION.unpack_from(come, start)
+            end = start + QUESTION.size + size
+            if len(come) < end:
+                break
+            try:
+                answer = _answer(kind, bytes(come[start + QUESTION.size : end]))
+            except (ValueError, TypeError, RecursionError):
+                answer = FAILED
+            told += ANSWER.pack(len(answer), number) + answer
+            start = end
+        del come[:start]
+        while told:
+            del told[: os.write(answers, told)]
 
 
 if __name__ == "__main__":
     # Calls come first: this is only worth what time they leave.
     with suppress(OSError):
         os.nice(_NICE)
-    main(sys.stdin.buffer, sys.stdout.buffer)
+    main(sys.stdin.fileno(), sys.stdout.fileno())

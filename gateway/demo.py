@@ -5,7 +5,7 @@ Must never be mistaken for a model: every answer says that it is canned.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -32,6 +32,8 @@ _CACHEABLE_TOKENS_MIN: Final = 1024
 _BYTES_PER_TOKEN: Final = 4
 _TOO_LONG: Final = 4096
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
+
+DemoApp = Callable[[RsgiScope, RsgiProtocol], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,18 +184,19 @@ async def demo_app(scope: RsgiScope, protocol: RsgiProtocol) -> None:
     await client.finish(b"")
 
 
-def serve_demo(host: str, port: int) -> int:
+def serve_demo(host: str, port: int, app: DemoApp = demo_app) -> int:
     """Serve the demo provider alone until interrupted.
 
     Args:
         host: Address to listen on.
         port: Port to listen on.
+        app: What answers.
 
     Returns:
         Exit code.
     """
     server = Server(
-        demo_app,
+        app,
         address=host,
         port=port,
         interface=Interfaces.RSGI,

@@ -15,6 +15,7 @@ from gateway.directory_config import read_configured
 from gateway.directory_model import Key, NotFound, Project, Team
 from gateway.directory_nouns import Budgets, Desk, Keys, Projects, Teams, to_budget
 from gateway.directory_rows import budget_shelf, key_shelf, project_shelf, team_shelf
+from gateway.directory_top_ups import TopUps
 from gateway.ids import IdSource
 from gateway.settings import Settings
 from gateway.tables import directory_version
@@ -45,6 +46,7 @@ class Directory:
         projects: The projects.
         keys: The keys.
         budgets: The budgets.
+        top_ups: What was added to single windows of them.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Directory:
         self.teams = Teams(self._teams, desk)
         self.projects = Projects(self._projects, desk, self._teams)
         self.keys = Keys(self._keys, desk, self._projects)
+        self.top_ups = TopUps(self._budgets, desk)
         self.budgets = Budgets(
             self._budgets,
             desk,
@@ -82,6 +85,7 @@ class Directory:
                 "project": self._projects.load,
                 "key": self._keys.load,
             },
+            self.top_ups.close,
         )
 
     def load_version(self) -> int:
@@ -102,6 +106,7 @@ class Directory:
         with self._desk.read() as connection:
             version = _version(connection)
             budgets = self._budgets.load_all(connection)
+            added = self.top_ups.load_all(connection)
             digests = self._load_digests(connection)
             keys = self._keys.load_all(connection)
             projects = self._projects.load_all(connection)
@@ -115,7 +120,7 @@ class Directory:
         return Snapshot(
             version=version,
             callers=callers,
-            budgets=tuple(to_budget(budgets[id_]) for id_ in sorted(budgets)),
+            budgets=tuple(to_budget(budgets[id_], added.get(id_, ())) for id_ in sorted(budgets)),
         )
 
     def first_start(self, *, actor: str = "first start") -> str | None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from gateway.callers import secret_digest
 from gateway.directory_model import BudgetEntry, Key, Project, Team
-from gateway.settings import Settings
+from gateway.settings import BudgetSettings, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,22 +71,33 @@ def read_configured(settings: Settings) -> Configured:
         teams=MappingProxyType(teams),
         projects=MappingProxyType(projects),
         keys=MappingProxyType(keys),
-        budgets=MappingProxyType({b.id: b for b in _budgets(settings)}),
+        budgets=MappingProxyType({b.id: budget_entry(b) for b in settings.budgets}),
         digests=MappingProxyType(digests),
     )
 
 
-def _budgets(settings: Settings) -> list[BudgetEntry]:
-    return [
-        BudgetEntry(
-            id=budget.id,
-            scope=budget.scope,
-            limit=budget.limit,
-            window=budget.window,
-            timezone=budget.timezone,
-            mode=budget.mode.value,
-            thresholds=budget.thresholds,
-            managed_by="config",
-        )
-        for budget in settings.budgets
-    ]
+def budget_entry(budget: BudgetSettings) -> BudgetEntry:
+    """Put a budget as a file says it into directory terms.
+
+    Args:
+        budget: Checked.
+
+    Returns:
+        The same, marked ``managed_by`` ``config``.
+    """
+    return BudgetEntry(
+        id=budget.id,
+        scope=budget.scope,
+        limit=budget.limit,
+        window=budget.window,
+        timezone=budget.timezone,
+        mode=budget.mode.value,
+        thresholds=budget.thresholds,
+        on_store_down=budget.on_store_down,
+        anchor=budget.anchor,
+        rollover=budget.rollover,
+        valid_from=budget.valid_from,
+        valid_to=budget.valid_to,
+        managed_by="config",
+        actions=budget.actions,
+    )

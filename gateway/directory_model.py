@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Generic, Literal, TypeVar
 
+from gateway.budgets.rules import OnStoreDown
 from gateway.tags import TAGS_MAX, name_problem, value_problem
 
 ManagedBy = Literal["config", "api"]
@@ -138,8 +139,14 @@ class BudgetEntry:
         timezone: IANA zone the window's borders lie in.
         mode: ``hard``, ``soft`` or ``observe``.
         thresholds: Percentages of the limit that raise an alert.
+        on_store_down: Whether calls go on where the store that workers share cannot be asked.
+        anchor: Where windows begin, such as ``2026-01-31T09:00:00``; else the calendar's own.
+        rollover: Whether a window takes over what the one before left, or the most it takes over.
+        valid_from: First instant whose calls count; ``None`` for any.
+        valid_to: First instant whose calls count no longer; ``None`` for never.
         managed_by: Where it can be changed.
         created_at: When the API made it; ``None`` for one from the configuration file.
+        actions: Texts such as ``warn`` or ``fallback:openai/gpt-5-mini``.
     """
 
     id: str
@@ -149,8 +156,52 @@ class BudgetEntry:
     timezone: str = "UTC"
     mode: str = "hard"
     thresholds: tuple[int, ...] = ()
+    on_store_down: OnStoreDown | None = None
+    anchor: str | None = None
+    rollover: bool | str = False
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
     managed_by: ManagedBy = "api"
     created_at: datetime | None = None
+    actions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopUpEntry:
+    """An amount that was added to one window of a budget.
+
+    Attributes:
+        id: Unique.
+        budget: Id of the budget.
+        amount: Text such as ``100 USD``.
+        reason: Why.
+        actor: Who added it.
+        created_at: When.
+        window_start: First instant of the window.
+        window_end: First instant after it; ``None`` when it never ends.
+    """
+
+    id: str
+    budget: str
+    amount: str
+    reason: str
+    actor: str
+    created_at: datetime
+    window_start: datetime
+    window_end: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopUpPage:
+    """One page of what was added to a budget.
+
+    Attributes:
+        items: The oldest first.
+        next_cursor: Where the next page starts; ``None`` on the last one.
+    """
+
+    items: tuple[TopUpEntry, ...]
+    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

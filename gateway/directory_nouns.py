@@ -4,16 +4,18 @@ Must never keep a key's secret after it was issued, and never change what the co
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final, Generic
 
 from sqlalchemy import Connection, Engine, insert, null, select, update
 
-from gateway.budgets.rules import Budget, budget_from_config
+from gateway.budgets.rules import Budget, TopUp, budget_from_config, window_of
+from gateway.budgets.windows import RollingWindow, TotalWindow
 from gateway.callers import secret_digest
-from gateway.clock import Clock, epoch_us
+from gateway.clock import Clock, epoch_us, from_epoch_us
 from gateway.directory_model import (
     BudgetEntry,
     Conflict,
@@ -36,6 +38,7 @@ from gateway.tables import audit, keys, projects
 SECRET_PREFIX: Final = "sk-tm-"  # noqa: S105 - what secrets start with
 PAGE_DEFAULT: Final = 100
 _SECRET_BYTES: Final = 32
+Audited = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,21 @@ class Change:
             noun: What was changed.
             states: Before and after; ``None`` where there is no such state.
         """
+        before, after = (None if state is None else to_audit(state) for state in states)
+        name = next(state.id for state in states if state is not None)
+        self.write(action, noun, name, (before, after))
+
+    def write(
+        self, action: str, noun: str, name: str, states: tuple[Audited | None, Audited | None]
+    ) -> None:
+        """Write the audit row of what is no entity.
+
+        Args:
+            action: What was done.
+            noun: Of what.
+            name: Its id.
+            states: Before and after, as JSON values; ``None`` where there is no such state.
+        """
         before, after = states
         row = {
             "id": self.ids.mint(self.at_us // 1000),
@@ -69,9 +87,9 @@ class Change:
             "actor": self.actor,
             "action": action,
             "noun": noun,
-            "noun_id": next(state.id for state in states if state is not None),
-            "before": null() if before is None else to_audit(before),
-            "after": null() if after is None else to_audit(after),
+            "noun_id": name,
+            "before": null() if before is None else before,
+            "after": null() if after is None else after,
         }
         self.connection.execute(insert(audit).values(row))
 
@@ -182,7 +200,7 @@ class Nouns(Generic[E]):
         """
         with self._desk.change(actor) as change:
             before = self._shelf.load_changeable(change.connection, id)
-            after = replace(before, **fields)
+            after = self._completed(change, replace(before, **fields))
             check_entity(self._shelf.noun, after)
             self._check_update(change.connection, before, after)
             kept = self._shelf.replace(change.connection, after)
@@ -212,6 +230,10 @@ class Nouns(Generic[E]):
         made = self._shelf.add(change.connection, entity, change.at_us, **more)
         change.note("create", self._shelf.noun, (None, made))
         return made
+
+    def _completed(self, change: Change, entity: E) -> E:
+        """Fill in what follows from the moment of a change."""
+        return entity
 
     def _check_new(self, connection: Connection, entity: E) -> None:
         """Refuse what ``check_entity`` cannot see alone."""
@@ -383,6 +405,7 @@ class Budgets(Nouns[BudgetEntry]):
         shelf: Shelf[BudgetEntry],
         desk: Desk,
         checks: Mapping[str, Callable[[Connection, str], object]],
+        on_new_or_gone: Callable[[Change, str], None],
     ) -> None:
         """Open the shelf.
 
@@ -390,9 +413,11 @@ class Budgets(Nouns[BudgetEntry]):
             shelf: Where the budgets are.
             desk: What changes need.
             checks: By scope key, what raises ``NotFound`` for a value that does not exist.
+            on_new_or_gone: Told of every budget that is made or deleted, within the change.
         """
         super().__init__(shelf, desk)
         self._checks = checks
+        self._on_new_or_gone = on_new_or_gone
 
     def create(self, budget: BudgetEntry, *, actor: str) -> BudgetEntry:
         """Make a budget.
@@ -409,7 +434,16 @@ class Budgets(Nouns[BudgetEntry]):
             Conflict: The id is taken.
         """
         with self._desk.change(actor) as change:
-            return self._add(change, budget)
+            made = self._add(change, _with_beginning(budget, from_epoch_us(change.at_us)))
+            self._on_new_or_gone(change, made.id)
+            return made
+
+    def _completed(self, change: Change, entity: BudgetEntry) -> BudgetEntry:
+        return _with_beginning(entity, from_epoch_us(change.at_us))
+
+    def _remove(self, change: Change, id: str) -> None:  # noqa: A002
+        super()._remove(change, id)
+        self._on_new_or_gone(change, id)
 
     def _check_new(self, connection: Connection, entity: BudgetEntry) -> None:
         to_budget(entity)
@@ -429,11 +463,22 @@ class Budgets(Nouns[BudgetEntry]):
             to_budget(after)
 
 
-def to_budget(entry: BudgetEntry) -> Budget:
+def _with_beginning(entry: BudgetEntry, at: datetime) -> BudgetEntry:
+    """Let a budget that rolls over begin with the window that holds now, if it says nothing."""
+    if entry.rollover is False or entry.valid_from is not None:
+        return entry
+    plain = to_budget(replace(entry, rollover=False))
+    if isinstance(plain.window, TotalWindow | RollingWindow):
+        return entry  # which is refused: it has no window before
+    return replace(entry, valid_from=window_of(plain, at).start)
+
+
+def to_budget(entry: BudgetEntry, top_ups: Iterable[TopUp] = ()) -> Budget:
     """Give a written budget its meaning.
 
     Args:
         entry: As written.
+        top_ups: What was added to single windows, in its unit.
 
     Returns:
         What the budget store works with.
@@ -451,7 +496,14 @@ def to_budget(entry: BudgetEntry) -> Budget:
                 "timezone": entry.timezone,
                 "mode": entry.mode,
                 "thresholds": entry.thresholds,
-            }
+                "actions": entry.actions,
+                "on_store_down": entry.on_store_down,
+                "anchor": entry.anchor,
+                "rollover": entry.rollover,
+                "valid_from": entry.valid_from,
+                "valid_to": entry.valid_to,
+            },
+            top_ups,
         )
     except ValueError as broken:
         # Each line begins with the name of the field it is about.

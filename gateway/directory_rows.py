@@ -5,6 +5,7 @@ Must never decide what a change means; ``gateway.directory`` does. Must never re
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, collate, select, true
@@ -351,7 +352,15 @@ def _budget_from_row(row: RowMapping) -> BudgetEntry:
         timezone=definition["timezone"],
         mode=definition["mode"],
         thresholds=tuple(definition["thresholds"]),
+        on_store_down=definition.get("on_store_down"),
+        # Budgets made before these were known say nothing of them.
+        anchor=definition.get("anchor"),
+        rollover=definition.get("rollover", False),
+        valid_from=_instant(definition.get("valid_from")),
+        valid_to=_instant(definition.get("valid_to")),
         created_at=from_epoch_us(row["created_at_us"]),
+        # Budgets that were written before there were actions have none.
+        actions=tuple(definition.get("actions", ())),
     )
 
 
@@ -363,4 +372,14 @@ def _definition(budget: BudgetEntry) -> dict[str, Any]:
         "timezone": budget.timezone,
         "mode": budget.mode,
         "thresholds": list(budget.thresholds),
+        "actions": list(budget.actions),
+        "on_store_down": budget.on_store_down,
+        "anchor": budget.anchor,
+        "rollover": budget.rollover,
+        "valid_from": None if budget.valid_from is None else budget.valid_from.isoformat(),
+        "valid_to": None if budget.valid_to is None else budget.valid_to.isoformat(),
     }
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

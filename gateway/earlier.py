@@ -5,7 +5,7 @@ Must never let one use be metered twice, nor take an estimate for the last word.
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, NamedTuple, Protocol
 
@@ -48,8 +48,18 @@ class Queries(Protocol):
 class LedgerRecords:
     """The ledger, asked in a thread."""
 
-    def __init__(self, queries: Queries) -> None:
+    def __init__(
+        self, queries: Queries, catch_up: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            queries: The ledger.
+            catch_up: Brings what other workers have journalled to the ledger; ``None`` where there
+                are none.
+        """
         self._queries = queries
+        self._catch_up = catch_up
 
     async def find_metered(self, provider: str, request_id: str) -> LedgerRecord | None:
         """Look up the call that was metered under a provider's own id.
@@ -64,6 +74,8 @@ class LedgerRecords:
         Raises:
             StoreUnavailable: The ledger cannot be asked.
         """
+        if self._catch_up is not None:
+            await self._catch_up()
         return await asyncio.to_thread(self._queries.find_metered, provider, request_id)
 
     async def find_corrections(self, record_id: str) -> tuple[LedgerRecord, ...]:

@@ -4,8 +4,9 @@ Must never end a call twice or without a record, and never hand back what may ha
 """
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Final, Literal, Protocol
 
@@ -13,12 +14,13 @@ import msgspec
 from msgspec import UNSET
 
 from gateway.admission import OpenCall
+from gateway.budgets.holds import Hold
 from gateway.budgets.protocol import BudgetStore
 from gateway.budgets.rules import Demand
 from gateway.clock import Clock, epoch_us
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.lines import to_ledger_lines, to_ledger_usage, to_ledger_variants
-from gateway.ledger.record import LedgerRecord, Outcome
+from gateway.ledger.record import LedgerRecord, Outcome, Raised
 from gateway.settlement import NO_BILL, Bill, bill_reported, rate_call
 from gateway.several import rate_several, sum_usage
 from gateway.wire.facts import Answer
@@ -33,6 +35,11 @@ log = logging.getLogger("taximeter.call")
 # Above what any served model generates for one answer: the ceiling of thought nobody saw.
 HIDDEN_TOKENS_PER_S_MAX: Final = 1000
 
+
+LATE_FLAG: Final = "recorded late: the journal had no room when the call ended"
+
+# A call that was refused before anybody looked at its address.
+UNKNOWN_API: Final = "unknown"
 
 # Reading ``value`` of an enum member is a call of its own.
 _BASIS: Final = {basis: basis.value for basis in Basis}
@@ -69,6 +76,10 @@ class TokenCounter(Protocol):
 class RecordJournal(Protocol):
     """Where settled records are written."""
 
+    def raise_intent(self, intent_id: str, raised: Raised) -> None:
+        """Write that more is held for an open call than at first, or raise ``StoreUnavailable``."""
+        ...
+
     def append_record(self, record: LedgerRecord) -> LedgerRecord:
         """Write it and give it its place in the chain, or raise ``StoreUnavailable``."""
         ...
@@ -93,6 +104,7 @@ class Endings:
         counter: Counts what the provider did not.
         subscriber: Told of every record.
         missing_usage: What happens when a provider sends no usage.
+        late: Records that the journal had no room for, with what is held for them.
     """
 
     clock: Clock
@@ -101,6 +113,7 @@ class Endings:
     counter: TokenCounter
     subscriber: Settled
     missing_usage: Literal["estimate", "fail"]
+    late: deque[tuple[Hold, Sequence[Hold], LedgerRecord]] = field(default_factory=deque)
 
     def reported(self, call: OpenCall) -> Usage | None:
         """Take the provider's own word, where it is the whole truth.
@@ -220,18 +233,52 @@ class Endings:
             The record as journalled.
 
         Raises:
-            StoreUnavailable: The journal takes no more. The hold is settled all the same, and the
-                intent becomes a record when the journal is next recovered.
+            StoreUnavailable: The journal takes no more. What was held stays held until it does, or
+                until the intent becomes a record when the journal is next recovered.
         """
         assert call.hold is not None
+        if self.late:
+            self.catch_up()
         usage, bill = rate_answer(call, usage)
         record = to_record(call, ending, usage, bill, epoch_us(self.clock.now()))
+        try:
+            return self._close(call.hold, call.further_holds, record)
+        except StoreUnavailable:
+            self.late.append((call.hold, call.further_holds, record))
+            raise
+
+    def catch_up(self) -> None:
+        """Write the records that the journal had no room for, as far as it has now."""
+        while self.late:
+            hold, further, record = self.late[0]
+            late = msgspec.structs.replace(record, flags=(*record.flags, LATE_FLAG))
+            try:
+                self._close(hold, further, late)
+            except StoreUnavailable:
+                return
+            self.late.popleft()
+
+    def _close(self, hold: Hold, further: Sequence[Hold], record: LedgerRecord) -> LedgerRecord:
+        """Write the record, then settle: what is not written is not handed back either."""
+        record = self.journal.append_record(record)
         tokens_in, tokens_out = record.input_total, record.output_total
         tokens = None if tokens_in is None or tokens_out is None else tokens_in + tokens_out
-        self.budgets.settle(call.hold, Demand(cost_pico=record.cost_pico, tokens=tokens))
-        record = self.journal.append_record(record)
+        actual = Demand(cost_pico=record.cost_pico, tokens=tokens)
+        if further:
+            self._end_further(further, actual)
+        self.budgets.settle(hold, actual)
         self.subscriber.observe(record)
         return record
+
+    def _end_further(self, further: Sequence[Hold], actual: Demand) -> None:
+        """Give back what was held beside the call's own hold, or park it where nobody knows."""
+        beyond = Demand(
+            cost_pico=None if actual.cost_pico is None else 0,
+            tokens=None if actual.tokens is None else 0,
+            requests=0,
+        )
+        for hold in further:
+            self.budgets.settle(hold, beyond)
 
     def abort(self, call: OpenCall) -> None:
         """End a call whose handler is being stopped, without waiting for anything.
@@ -271,6 +318,8 @@ class Endings:
             outcome=outcome, http_status=status, is_billable=False, flags=(f"refused: {code}",)
         )
         record = to_record(call, ending, NOTHING, NO_BILL, epoch_us(self.clock.now()))
+        if self.late:
+            self.catch_up()
         try:
             record = self.journal.append_record(record)
         except StoreUnavailable as down:
@@ -306,7 +355,7 @@ class Endings:
         if call.format.may_think(call.model) if hides is None else hides:
             # Nobody sees how much was thought; no model thinks faster than this.
             tokens_out += ceil(elapsed_s * HIDDEN_TOKENS_PER_S_MAX) * call.facts.choices
-        if call.ceiling is not None:
+        if call.ceiling is not None and not call.is_overrun:
             tops = [n for meter, n in call.ceiling.counts.items() if meter in OUTPUT_METERS]
             tokens_out = min(tokens_out, int(sum(tops)))
         return tokens_out
@@ -394,7 +443,8 @@ def rate_answer(call: OpenCall, usage: Usage) -> tuple[Usage, Bill]:
             # Of the record alone nobody could tell in which context bands the prompts were.
             bill = msgspec.structs.replace(bill, served=None, priced_model="")
     if answer.provider_cost is not None and answer.text_chars <= answer.usage_chars:
-        bill = bill_reported(bill, answer.provider_cost)
+        is_final = usage.basis is not Basis.PARTIAL
+        bill = bill_reported(bill, answer.provider_cost, is_final=is_final)
     return usage, bill
 
 
@@ -430,7 +480,7 @@ def to_record(
         outcome=ending.outcome,
         http_status=ending.http_status,
         stream=facts is not None and facts.stream,
-        api=call.format.api,
+        api=UNKNOWN_API if call.provider is None and call.surface is None else call.format.api,
         provider=None if call.provider is None else call.provider.id,
         model_requested=None if facts is None else facts.model or None,
         model=answer.model or call.model or None,

@@ -13,7 +13,7 @@ from contextlib import (
     suppress,
 )
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote
 
 from gateway.admission import OpenCall
@@ -22,6 +22,7 @@ from gateway.headers import TO_UPSTREAM, RawHeaders
 from gateway.upstream import UpstreamFailed, UpstreamReply, UpstreamRequest, UpstreamTimedOut
 from gateway.wire.facts import NO_NAMES, Answer, StreamLane, WireFormat, header_of
 from gateway.wire.inflate import Incompressible, InflatedLane, inflate_whole, open_inflater
+from gateway.wire.tap import ODD, note_odd
 from pricing.usage import Basis
 
 EVENTS: Final = "text/event-stream"
@@ -224,23 +225,32 @@ def read_answer(call: OpenCall, reply: UpstreamReply, body: bytes) -> Answer:
     """
     assert call.facts is not None
     plain = inflate_whole(body, header_of(reply, "content-encoding"))
-    answer = call.format.read_whole(plain, call.facts, reply)
+    try:
+        answer = call.format.read_whole(plain, call.facts, reply)
+    except ODD as odd:
+        answer = Answer()
+        note_odd(answer, odd, "the answer")
     if answer.request_id is None:
-        answer.request_id = request_id_of(reply)
+        answer.request_id = request_id_of(call, reply)
     return answer
 
 
-def request_id_of(reply: UpstreamReply) -> str | None:
+def request_id_of(call: OpenCall, reply: UpstreamReply) -> str | None:
     """Find the provider's id of a request, where its body has none.
 
     Args:
-        reply: Its head.
+        call: The call.
+        reply: Head of its answer.
 
     Returns:
-        What one of the usual headers says; ``None`` where there is none.
+        What one of the usual headers says; ``None`` where there is none, or where it only says
+        again what the caller said: by such an id what others have used could seem to be metered.
     """
-    found = (header_of(reply, name) for name in _REQUEST_IDS)
-    return next((value[:REQUEST_ID_CHARS_MAX] for value in found if value), None)
+    for name in _REQUEST_IDS:
+        told = header_of(reply, name)
+        if told and not any(told == value for _, value in call.headers):
+            return told[:REQUEST_ID_CHARS_MAX]
+    return None
 
 
 async def read_whole(reply: UpstreamReply) -> bytes:
@@ -280,7 +290,7 @@ async def has_left(client: Client) -> bool:
     Returns:
         Whether it has left.
     """
-    departure = Departure(client, drains=True)
+    departure = Departure(client)
     try:
         return await departure.look()
     finally:
@@ -293,13 +303,61 @@ class Passage:
 
     Attributes:
         is_client_gone: The client left before the end.
+        is_cut: The answer was ended because a budget had no more for it.
         is_cut_short: The answer was not read to its end because the client had left.
+        is_crowded_out: That is so because too many others were being read for nobody.
         failure: What broke on the provider's side.
     """
 
     is_client_gone: bool = False
+    is_cut: bool = False
     is_cut_short: bool = False
+    is_crowded_out: bool = False
     failure: UpstreamFailed | None = None
+
+
+class Guard(Protocol):
+    """Somebody who looks at a stream every so many bytes."""
+
+    look_at: int
+
+    async def may_go_on(self, seen_bytes: int) -> bool:
+        """Tell whether the stream may go on after so many bytes."""
+        ...
+
+
+class Drains:
+    """Counts the answers that are read to their end for nobody, so that they stay few.
+
+    Where there is no room, the newcomer is cancelled and not one that is being read: under an
+    endless stream of hang-ups the oldest would never be read to its end, and no usage be learned.
+    """
+
+    __slots__ = ("_most", "_open")
+
+    def __init__(self, most: int) -> None:
+        """Begin with none.
+
+        Args:
+            most: So many at once.
+        """
+        self._most = most
+        self._open = 0
+
+    def begin(self) -> bool:
+        """Take a place; whoever gets one calls ``end`` afterwards.
+
+        Returns:
+            Whether there was one.
+        """
+        if self._open >= self._most:
+            return False
+        self._open += 1
+        return True
+
+    def end(self) -> None:
+        """Give a place back."""
+        self._open -= 1
 
 
 class Departure:
@@ -308,28 +366,34 @@ class Departure:
     Attributes:
         is_gone: Whether the client has left.
         has_interrupted: Whether a read was interrupted because of that.
+        is_crowded_out: Whether the answer would have been read to its end but for all the others.
     """
 
     __slots__ = (
         "_answer",
         "_client",
         "_drains",
+        "_is_draining",
         "_is_taken_back",
         "_reader",
         "_timer",
         "_watcher",
         "has_interrupted",
+        "is_crowded_out",
         "is_gone",
     )
 
-    def __init__(self, client: Client, *, drains: bool) -> None:
+    def __init__(self, client: Client, drains: Drains | None = None) -> None:
         """Prepare; nothing is watched before ``interrupt_reads`` or ``look``.
 
         Args:
             client: The one who called.
-            drains: Whether an answer is read to its end after the client has left.
+            drains: Where a place is taken to read the answer to its end after the client has left;
+                ``None`` where it is not read on.
         """
         self.is_gone = False
+        self.is_crowded_out = False
+        self._is_draining = False
         self.has_interrupted = False
         self._is_taken_back = False
         self._client = client
@@ -395,6 +459,9 @@ class Departure:
     def close(self) -> None:
         """Stop watching; no interruption comes after this."""
         self._reader = None
+        if self._is_draining and self._drains is not None:
+            self._is_draining = False
+            self._drains.end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -414,12 +481,16 @@ class Departure:
         answer = self._answer
         if answer is None:
             return
-        if self._drains:
+        drains = self._drains
+        if drains is not None and drains.begin():
+            self._is_draining = True
             self._interrupt_after(DRAIN_S)
         elif answer.is_finished or _is_reported(answer):
-            # Every token has been produced: the usage is worth the few bytes that are left.
+            # Every token has been produced: the usage is worth the few bytes that are left. Most
+            # clients leave here, so these are not counted: their end is near by itself.
             self._interrupt_after(LINGER_S)
         else:
+            self.is_crowded_out = drains is not None
             self._interrupt()
 
     def _interrupt_after(self, delay_s: float) -> None:
@@ -436,12 +507,14 @@ def _is_reported(answer: Answer) -> bool:
     return answer.usage is not None and answer.usage.basis is not Basis.PARTIAL
 
 
-async def pass_stream(
+async def pass_stream(  # noqa: PLR0913 - everybody whom a chunk concerns
     client: Client,
     reply: UpstreamReply,
     lane: StreamLane,
     departure: Departure,
     on_first_byte: Callable[[], None],
+    *,
+    guard: Guard | None,
 ) -> Passage:
     """Pass a stream on as it comes, until it ends, breaks or nobody listens.
 
@@ -451,12 +524,14 @@ async def pass_stream(
         lane: Folds what passes and holds the last events back.
         departure: Tells when the client has left.
         on_first_byte: Called when the first bytes have been sent on.
+        guard: Asked every so many bytes whether the stream may go on; ``None`` where it may.
 
     Returns:
         How it went. The bytes the lane holds back are not sent yet.
     """
     passage = Passage()
     has_sent = False
+    seen = 0
     try:
         departure.interrupt_reads(lane.answer)
         while (chunk := await reply.read_chunk()) is not None:
@@ -471,6 +546,10 @@ async def pass_stream(
                 # The interruption came while the library was writing, and it swallowed it.
                 passage.is_cut_short = True
                 break
+            seen += len(chunk)
+            if guard and seen >= guard.look_at and not await guard.may_go_on(seen):
+                passage.is_cut = True
+                break
         await departure.look()
     except UpstreamFailed as failed:
         passage.failure = failed
@@ -481,4 +560,5 @@ async def pass_stream(
         passage.is_cut_short = True
     await departure.end_interruptions()
     passage.is_client_gone = departure.is_gone
+    passage.is_crowded_out = departure.is_crowded_out
     return passage

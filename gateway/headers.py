@@ -38,6 +38,11 @@ _DENIED_UP: Final = (
         "expect",
         # Replies are metered from a copy, so they are asked for uncompressed.
         "accept-encoding",
+        # Some servers take a request for one of another method, which may cost something.
+        # https://cloud.google.com/apis/docs/system-parameters, checked 2026-11-23.
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
         # Each hop makes its own handshake.
         "sec-websocket-extensions",
         "sec-websocket-key",

@@ -4,6 +4,7 @@ Must never be guessed to be secret: an id names a record, it does not open one.
 """
 
 import secrets
+from datetime import datetime
 from typing import Final
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -55,3 +56,16 @@ class IdSource:
         pairs = [_PAIRS[(value >> shift) & 0x3FF] for shift in range(120, -1, -_LOW_BITS)]
         self._head = "".join(pairs[:-1])
         return self._head + pairs[-1]
+
+
+def first_id(at: datetime) -> str:
+    """Make a text that sorts behind every id of a time before, and before every id from it on.
+
+    Args:
+        at: The time, to the second.
+
+    Returns:
+        The first ten characters of an id of then.
+    """
+    millis = int(at.timestamp()) * 1000
+    return "".join(_ALPHABET[millis >> shift & 31] for shift in range(45, -1, -5))

@@ -3,7 +3,7 @@
 Must never list a model the key may not call, nor guess between two models of one name.
 """
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -18,6 +18,20 @@ from pricing.sku import STANDARD_TIER
 # the catalog has Claude under gemini too. Guarded by test_the_shipped_catalog_has_makers.
 MAKERS: Final = ("openai", "anthropic", "gemini", "mistral", "deepseek", "xai", "cohere")
 _SELLERS_SHOWN_MAX: Final = 5
+# Small models for chats, the first one listed that is sold is the example.
+_EXAMPLES: Final = {
+    name: rank
+    for rank, name in enumerate(
+        (
+            "gpt-5-mini",
+            "claude-haiku-4-5",
+            "gemini-2.5-flash",
+            "mistral-small-latest",
+            "deepseek-chat",
+            "command-r",
+        )
+    )
+}
 
 
 class ConfiguredProvider(Protocol):
@@ -177,6 +191,24 @@ def list_models(caller: Caller, router: Router, book: Book, at: datetime) -> dic
         if card is not None and is_model_allowed(caller, provider.id, model):
             rows.append(_to_row(provider, model, card))
     return {"object": "list", "data": rows}
+
+
+def pick_example(models: Sequence[tuple[Provider, str]]) -> str:
+    """Choose a model for the first example anybody tries.
+
+    Args:
+        models: What there is, as ``Router.models`` lists it.
+
+    Returns:
+        A small model for chats where one is known, under a name that one provider alone serves;
+        ``MODEL`` where there is none at all.
+    """
+    if not models:
+        return "MODEL"
+    ranked = sorted(models, key=lambda one: _EXAMPLES.get(one[1], len(_EXAMPLES)))
+    provider, model = ranked[0]
+    has_others = any(other.id != provider.id for other, _ in models)
+    return f"{provider.id}/{model}" if has_others else model
 
 
 def _to_row(provider: Provider, model: str, card: RateCard) -> dict[str, Any]:

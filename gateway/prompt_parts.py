@@ -50,6 +50,10 @@ _MEDIA: Final = (
     *("image_url", "input_image", "image", "inlineData", "inline_data", "fileData", "file_data"),
     *("input_audio", "file", "input_file", "document", "video", "images"),
 )
+_MESSAGES: Final = (None, "message", "message.input", "message.output")
+_SPOKEN: Final[Mapping[object, str]] = MappingProxyType(
+    {None: USER, "text": USER, "image": USER, "user_input": USER, "model_output": HISTORY}
+)
 _DEPTH_MAX: Final = 64
 
 
@@ -91,7 +95,7 @@ def split_prompt(api: str, body: bytes) -> Parts | None:
 
     Args:
         api: Wire format, as in the ledger.
-        body: Request body as it came.
+        body: Request body as it came; of a session the frames since its last response, in an array.
 
     Returns:
         The parts; ``None`` for a format without a prompt, or a body that is none.
@@ -103,9 +107,15 @@ def split_prompt(api: str, body: bytes) -> Parts | None:
         asked = json.loads(body)
     except (ValueError, RecursionError):
         return None
+    parts = Parts()
+    if api in _SESSIONS:
+        for frame in _list(asked):
+            if isinstance(frame, dict):
+                reader(frame, parts)
+        # What was spoken is no text: nothing is known of it.
+        return parts if parts.texts else None
     if not isinstance(asked, dict):
         return None
-    parts = Parts()
     reader(asked, parts)
     return parts
 
@@ -144,13 +154,52 @@ def _read_responses(asked: Mapping[str, Any], parts: Parts) -> None:
     parts.add(USER, given)
     for item in _list(given):
         kind = _member(item, "type")
-        if kind in (None, "message"):
+        if kind in _MESSAGES:
             _read_turns([item], parts)
         elif kind == "reasoning":
             _read_content(_member(item, "summary"), HISTORY, parts)
         else:
             parts.add_json(TOOLS, item)
     parts.add_json(TOOLS, asked.get("tools"))
+
+
+def _read_conversation(asked: Mapping[str, Any], parts: Parts) -> None:
+    """Mistral's conversations: inputs like those of OpenAI's responses."""
+    _read_responses({**asked, "input": asked.get("inputs")}, parts)
+
+
+def _read_interaction(asked: Mapping[str, Any], parts: Parts) -> None:
+    """Gemini's interactions: text, contents, or turns with a role."""
+    for name in ("systemInstruction", "system_instruction"):
+        parts.add(SYSTEM, asked.get(name))
+    given = asked.get("input")
+    parts.add(USER, given)
+    for one in _list(given):
+        if _member(one, "role") is not None:
+            _read_turns([one], parts)
+        elif _member(one, "type") in _SPOKEN:
+            part = _SPOKEN[_member(one, "type")]
+            content = _member(one, "content")
+            _read_content(one if content is None else content, part, parts)
+        else:
+            parts.add_json(TOOLS, one)
+    parts.add_json(TOOLS, asked.get("tools"))
+
+
+def _read_realtime(frame: Mapping[str, Any], parts: Parts) -> None:
+    """A frame of OpenAI's: an item of the conversation, or a response with items of its own."""
+    item = frame.get("item")
+    _read_responses({"input": [item]} if item else _fields(frame.get("response")), parts)
+
+
+def _read_live(frame: Mapping[str, Any], parts: Parts) -> None:
+    """A message of Gemini's Live API."""
+    for name in ("clientContent", "client_content"):
+        _read_turns(_member(frame.get(name), "turns"), parts, content="parts", usual=USER)
+    for name in ("realtimeInput", "realtime_input"):
+        parts.add(USER, _member(frame.get(name), "text"))
+    for name in ("toolResponse", "tool_response"):
+        parts.add_json(TOOLS, frame.get(name))
 
 
 def _read_plain(asked: Mapping[str, Any], parts: Parts) -> None:
@@ -216,6 +265,10 @@ def _member(value: object, name: str) -> object:
     return value.get(name) if isinstance(value, dict) else None
 
 
+def _fields(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _list(value: object) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
@@ -230,7 +283,10 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any], Parts], None]]] = Mapp
         "cohere.rerank": _read_plain,
         "gemini.embed_content": _read_gemini,
         "gemini.generate_content": _read_gemini,
+        "gemini.interactions": _read_interaction,
         "mistral.agents": _read_chat,
+        "mistral.conversations": _read_conversation,
+        "mistral.conversations_kept": _read_conversation,
         "mistral.fim": _read_plain,
         "ollama.chat": _read_chat,
         "ollama.embed": _read_plain,
@@ -239,5 +295,10 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any], Parts], None]]] = Mapp
         "openai.completions": _read_plain,
         "openai.embeddings": _read_plain,
         "openai.responses": _read_responses,
+        # The frames of sessions.
+        "gemini.live": _read_live,
+        "openai.realtime": _read_realtime,
+        "openai.responses.live": _read_responses,
     }
 )
+_SESSIONS: Final = frozenset({"gemini.live", "openai.realtime", "openai.responses.live"})

@@ -4,6 +4,7 @@ Must never book one use twice, and never take what an earlier call used for this
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ from gateway.wire.facts import Answer
 from pricing.usage import NOTHING, Basis, Usage
 
 log = logging.getLogger("taximeter.call")
+
+
+def _tell_nobody(_: LedgerRecord) -> None:
+    """Nobody wants to know."""
 
 
 class Completion(NamedTuple):
@@ -49,6 +54,7 @@ class Recall:
         metered: What has been metered.
         budgets: Told of corrections.
         journal: Where corrections are written.
+        on_correction: Told of each.
     """
 
     clock: Clock
@@ -56,6 +62,7 @@ class Recall:
     metered: Metered
     budgets: BudgetStore
     journal: RecordJournal
+    on_correction: Callable[[LedgerRecord], None] = _tell_nobody
 
     async def find(self, call: OpenCall) -> Completion | None:
         """Find what of an answer is known already, and take it out of the answer.
@@ -134,6 +141,7 @@ class Recall:
             return
         correction = complete(posted, truth, self.ids.mint(now_us // 1000))
         correction = self.journal.append_record(correction)
+        self.on_correction(correction)
         self.metered.note(correction, is_final=usage.basis is Basis.REPORTED)
         self._tell_budgets(then, posted, truth)
 

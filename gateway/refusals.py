@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.budgets.rules import BudgetExhausted, amount_to_text, is_rate_limit
+from gateway.budgets.windows import RollingWindow
 from gateway.clock import epoch_us, to_rfc3339
 from gateway.upstream import UpstreamFailed, UpstreamTimedOut, UpstreamUnsent
 from gateway.wire.facts import ErrorBody
@@ -170,7 +171,10 @@ def to_error(refusal: Refusal) -> ErrorBody:
     status, details = row.status, NO_DETAILS
     if isinstance(refusal, BudgetRefused):
         details = _budget_facts(refusal.exhausted)
-        row = RATE_LIMITED if is_rate_limit(refusal.exhausted.window) else row
+        if refusal.retry_after_s is not None:
+            details = {**details, "retry_after_s": refusal.retry_after_s}
+        no = refusal.exhausted
+        row = RATE_LIMITED if is_rate_limit(no.budget, no.window) else row
     elif isinstance(refusal, InvalidRequest):
         status = refusal.status
     return ErrorBody(
@@ -199,7 +203,8 @@ def _say_tags(refused: TagsRefused) -> str:
 def _say_unpriced(refused: UnpricedModel) -> str:
     return (
         f"price book {refused.version} has no price for {refused.provider}/{refused.model} "
-        f"({refused.reason}); unpriced models are blocked by metering.unpriced"
+        f"({refused.reason}); unpriced models are blocked by metering.unpriced. "
+        "GET /v1/models lists those with a price; an admin can set one: taximeter prices set"
     )
 
 
@@ -259,7 +264,7 @@ def _budget_facts(exhausted: BudgetExhausted) -> Mapping[str, object]:
     return {
         "budget": budget.id,
         "unit": unit.value,
-        "limit": amount_to_text(budget.limit, unit),
+        "limit": amount_to_text(exhausted.limit, unit),
         "spent": amount_to_text(exhausted.spent, unit),
         "reserved": amount_to_text(exhausted.held, unit),
         "asked": None if exhausted.asked is None else amount_to_text(exhausted.asked, unit),
@@ -272,6 +277,10 @@ def _budget_message(exhausted: BudgetExhausted) -> str:
     facts = _budget_facts(exhausted)
     unit, asked = facts["unit"], facts["asked"]
     until = f"until {facts['window_end']}" if facts["window_end"] else "for good"
+    if isinstance(exhausted.budget.window, RollingWindow):
+        # Its window ends now, at any time: what counts is when enough has aged out.
+        room_at = exhausted.room_at
+        until = "for now" if room_at is None else f"until {to_rfc3339(epoch_us(room_at))}"
     wanted = (
         "this call has no upper bound: set max_completion_tokens"
         if asked is None

@@ -3,12 +3,13 @@
 Must never send a request whose usage nobody would count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.addresses import find_meant, say_unmetered
 from gateway.refusals import InvalidRequest, ModelNotAllowed
 from gateway.upstream import Upstream
 from gateway.wire.endpoints import Match, WrongMethod
@@ -123,6 +124,7 @@ class Router:
             providers: By id.
         """
         self.providers = providers
+        self._kinds = {name: provider.kind for name, provider in providers.items()}
         self._surfaces: dict[tuple[str, str], Surface] = {}
         self._found: dict[tuple[str, str, str], Destination] = {}
         self._found_in: Book | None = None
@@ -139,15 +141,24 @@ class Router:
         first = path.split("/", 2)[1] if path.startswith("/") else ""
         return first == OPENAI_SURFACE or first in self.providers
 
-    def find_dialect(self, path: str) -> Dialect:
+    def find_dialect(self, method: str, path: str) -> Dialect:
         """Find in which words a refusal is understood.
 
         Args:
+            method: HTTP method.
             path: Path of the request.
 
         Returns:
-            That of the provider the path names; OpenAI's elsewhere.
+            That of the address; where it is none, that of the provider it names, else OpenAI's.
         """
+        known = self._surfaces.get((method, path))
+        if known is not None:
+            return known.format
+        try:
+            # Not kept: whoever is refused before anything is known of it fills no memory.
+            return self._read_surface(method, path).format
+        except InvalidRequest:
+            pass
         provider = self.providers.get(path.split("/", 2)[1] if path.startswith("/") else "")
         return OPENAI_DIALECT if provider is None else DIALECTS.get(provider.kind, OPENAI_DIALECT)
 
@@ -203,6 +214,51 @@ class Router:
                 self._found[key] = found
         return found
 
+    def find_fallback(
+        self, surface: Surface, request: tuple[str, str], name: str, book: Book
+    ) -> tuple[Destination, Surface]:
+        """Find who serves another model than the one a request names, and where.
+
+        Args:
+            surface: What the address told.
+            request: HTTP method and path of the request.
+            name: The other model, as ``provider/model``.
+            book: Prices, as for ``find_destination``.
+
+        Returns:
+            Where the call goes, and what the address would have told had it named that model.
+
+        Raises:
+            ModelNotAllowed: It cannot be reached from there: a provider's own address leads to
+                models of that provider alone.
+            InvalidRequest: As ``find_destination``.
+        """
+        method, path = request
+        if surface.provider is None:
+            return self.find_destination(surface, method, name, book), surface
+        provider, _, model = name.partition("/")
+        if provider != surface.provider.id:
+            raise ModelNotAllowed(name, f"it is not one of provider {surface.provider.id!r}")
+        other = self._with_model(surface, method, path, model)
+        return (
+            Destination(
+                provider=surface.provider, model=model, path=other.path, format=other.format
+            ),
+            other,
+        )
+
+    def _with_model(self, surface: Surface, method: str, path: str, model: str) -> Surface:
+        """What an address tells with another model in it; the same where the body names it."""
+        if not surface.names:
+            return surface
+        place = next((one for one in ("model", "deployment") if one in surface.names), "")
+        named = surface.names.get(place)
+        if named is not None and path.count(f"/{named}") == 1:
+            other = self.find_surface(method, path.replace(f"/{named}", f"/{model}"))
+            if other.names.get(place) == model and other.format is surface.format:
+                return other
+        raise ModelNotAllowed(model, "the address cannot name it instead")
+
     def _look_up(self, surface: Surface, method: str, name: str, book: Book) -> Destination:
         prefix, slash, model = name.partition("/")
         if slash and prefix in self.providers:
@@ -210,7 +266,7 @@ class Router:
             match = _find_on_openai_surface(provider, method, surface.path)
             if match is not None:
                 return _destination(provider, model, match)
-            if _can_translate(provider, surface.path):
+            if _can_translate(provider, method, surface.path):
                 return _translated(provider, model, surface)
             raise ModelNotAllowed(
                 name,
@@ -223,7 +279,7 @@ class Router:
             if (match := _find_on_openai_surface(provider, method, surface.path)) is not None
         ]
         able = speakers + [
-            (p, None) for p in self.providers.values() if _can_translate(p, surface.path)
+            (p, None) for p in self.providers.values() if _can_translate(p, method, surface.path)
         ]
         serving = [
             one
@@ -239,9 +295,7 @@ class Router:
             or able
         )
         if len(chosen) > 1:
-            choices = " or ".join(f"{p.id}/{name}" if name else f"/{p.id}" for p, _ in chosen)
-            what = repr(name) if name else "it: the address decides"
-            raise InvalidRequest(f"several providers could serve {what}: say {choices}")
+            raise InvalidRequest(self._say_several(name, [p.id for p, _ in chosen], serving))
         if not chosen:
             known = ", ".join(self.providers) or "none is configured"
             raise ModelNotAllowed(
@@ -251,6 +305,18 @@ class Router:
         if match is None:
             return _translated(provider, name, surface)
         return _destination(provider, name, match)
+
+    def _say_several(self, name: str, ids: list[str], serving: Sequence[object]) -> str:
+        prefix, slash, model = name.partition("/")
+        if slash and not serving:
+            known = ", ".join(self.providers)
+            return (
+                f"no provider here has the id {prefix!r} and none has a price for {name!r}: "
+                f"write PROVIDER/{model} with one of {known}"
+            )
+        choices = " or ".join(f"{id_}/{name}" if name else f"/{id_}" for id_ in ids)
+        what = repr(name) if name else "it: the address decides"
+        return f"several providers could serve {what}: say {choices}"
 
     def models(self, book: Book, at: datetime) -> list[tuple[Provider, str]]:
         """List every priced model a provider serves.
@@ -278,16 +344,14 @@ class Router:
         try:
             match = ENDPOINTS.find(kind, method, rest)
         except WrongMethod as wrong:
-            raise InvalidRequest(
-                f"{path} takes {' or '.join(wrong.methods)}, not {method}", status=405
-            ) from None
+            said = f"{path} takes {' or '.join(wrong.methods)}, not {method}"
+            meant = find_meant(ENDPOINTS, self._kinds, kind, method, path)
+            if meant is not None:
+                said += f"; {method} {meant} is metered"
+            raise InvalidRequest(said, status=405) from None
         if match is None:
-            metered = ENDPOINTS.list_paths(kind)
-            offer = f"it meters {', '.join(metered)}" if metered else "none of its paths is metered"
             raise InvalidRequest(
-                f"{path} is not metered by this version, so it is not forwarded; "
-                f"under /{first} {offer}",
-                status=404,
+                say_unmetered(ENDPOINTS, self._kinds, kind, method, path), status=404
             )
         return Surface(
             provider=None if provider is None else _priced(provider, match),
@@ -320,9 +384,12 @@ def _find_on_openai_surface(provider: Provider, method: str, path: str) -> Match
         return None
 
 
-def _can_translate(provider: Provider, path: str) -> bool:
-    return (provider.kind, path) in TRANSLATED and (
-        provider.kind != "vertex" or provider.project is not None
+def _can_translate(provider: Provider, method: str, path: str) -> bool:
+    """Tell whether a call is translated; the handshake of a session, which is a GET, never is."""
+    return (
+        method == "POST"
+        and (provider.kind, path) in TRANSLATED
+        and (provider.kind != "vertex" or provider.project is not None)
     )
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from gateway.budgets.loading import load_bases, read_corrected
+from gateway.budgets.loading import Past
 from gateway.budgets.memory import MemoryBudgets
 from gateway.budgets.rules import Budget, BudgetId
 from gateway.callers import Caller, Callers
@@ -19,7 +19,6 @@ from gateway.clock import Clock
 from gateway.directory import Directory, Snapshot
 from gateway.ledger.corrected import CORRECTIONS
 from gateway.ledger.errors import StoreUnavailable
-from gateway.ledger.queries import Queries
 
 log = logging.getLogger("taximeter.directory")
 
@@ -74,16 +73,24 @@ class DirectoryFollower:
         *,
         directory: Directory,
         budgets: MemoryBudgets,
-        queries: Queries,
+        past: Past,
         journal: ShippedJournal,
         clock: Clock,
     ) -> None:
-        """Prepare; nothing is read before ``reload``."""
+        """Prepare; nothing is read before ``reload``.
+
+        Args:
+            directory: Where keys and budgets are.
+            budgets: Where budgets are installed.
+            past: Brings them up to what the ledger knows.
+            journal: What this process records.
+            clock: What time it is.
+        """
         self._directory = directory
         self._budgets = budgets
-        self._queries = queries
         self._journal = journal
         self._clock = clock
+        self._past = past
         self._version = -1
         self._corrections_seen = 0
         self._unloaded: list[_Unloaded] = []
@@ -102,6 +109,15 @@ class DirectoryFollower:
             snapshot = await asyncio.to_thread(self._directory.load_snapshot)
             await self._take_corrections()
             await self._put_in_force(snapshot)
+
+    async def take_appended(self) -> None:
+        """Count what was added to the ledger without a journal, at once instead of within a look.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached; ``follow`` counts it later.
+        """
+        async with self._turn:
+            await self._take_corrections()
 
     async def follow(self) -> None:
         """Look for changes by other processes, for ever."""
@@ -137,16 +153,12 @@ class DirectoryFollower:
         self._version = snapshot.version
 
     async def _take_corrections(self) -> None:
-        """Count corrections made since the last look, whichever process appended them."""
-        seqs = await asyncio.to_thread(self._queries.seqs)
+        """Count corrections and outside usage since the last look, whichever process added them."""
+        seqs = await asyncio.to_thread(self._past.seqs)
         span = (self._corrections_seen, seqs.get(CORRECTIONS, 0))
         if span[0] == span[1]:
             return
-        at = self._clock.now()
-        budgets = [status.budget for status in self._budgets.status(at)]
-        # Budgets whose past is still to be read count corrections up to the cut of their start.
-        for base in await asyncio.to_thread(read_corrected, self._queries, budgets, span, at):
-            self._budgets.add_base(base.budget_id, base.window_start, base.settled, base.parked)
+        await self._past.correct(span, self._clock.now())
         self._corrections_seen = span[1]
 
     async def _load_past(self) -> None:
@@ -156,7 +168,7 @@ class DirectoryFollower:
                 if not await asyncio.to_thread(self._journal.flush, FLUSH_S_MAX):
                     raise StoreUnavailable("the ledger is behind: past spending is not known yet")
                 new = self._unloaded[0]
-                await load_bases(self._budgets, self._queries, new.budgets, new.cut, new.at)
+                await self._past.load(new.budgets, new.cut, new.at)
                 self._unloaded.pop(0)
         finally:
             if not self._unloaded:

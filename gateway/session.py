@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.admission import OpenCall
 from gateway.call import CallPath
+from gateway.client import ClientGone
 from gateway.exchange import DRAIN_S, LINGER_S, query_of, session_headers
 from gateway.headers import KEY_PROTOCOL, TO_CLIENT
 from gateway.ledger.record import Outcome
@@ -35,6 +36,7 @@ from gateway.turns import Turns
 from gateway.upstream import UpstreamFailed
 from gateway.wire.facts import Asked, BadRequest, ErrorBody
 from gateway.wire.live import Conversation, Frame, LiveFormat, SessionFormat, bytes_of
+from gateway.wire.splice import SMALL_BYTES, refuse_crowds
 
 log = logging.getLogger("taximeter.call")
 
@@ -145,21 +147,24 @@ class Sessions:
         conversation = cast(SessionFormat, call.format).open_conversation(call.model)
         turns = Turns(self.path, client, call, conversation)
         session = Session(client=client, call=call, conversation=conversation, turns=turns)
+        admission.tag(call, client)
+        told = [("x-taximeter-request-id", call.id)]
         if call.provider is not None:
-            await turns.check()
+            told += await turns.check()
             await self._connect(session)
         chosen = None if session.theirs is None else session.theirs.subprotocol
         try:
             session.ours = await accept_line(
                 client,
                 chosen or _subprotocol_of(_offered(client)),
-                [("x-taximeter-request-id", call.id)],
+                told,
                 self.frame_bytes_max,
             )
         except HandoverFailed:
             if session.theirs is not None:
                 await session.theirs.close(Closing(GOING_AWAY, ""))
             raise
+        turns.wait_gone = session.ours.wait_closed
         return session
 
     async def _connect(self, session: Session) -> None:
@@ -219,15 +224,24 @@ class Sessions:
     async def _drain(self, session: Session, theirs: Line, down: "asyncio.Task[Parting]") -> None:
         """Wait until the open responses have told what they used, or for so long."""
         assert session.call.provider is not None
-        drains = session.call.provider.drains
+        drains = session.call.provider.drains and self.path.drains.begin()
         try:
-            for key in () if drains else session.turns.keys:
+            await self._hear_out(session, theirs, down, is_drained=drains)
+        finally:
+            if drains:
+                self.path.drains.end()
+
+    async def _hear_out(
+        self, session: Session, theirs: Line, down: "asyncio.Task[Parting]", *, is_drained: bool
+    ) -> None:
+        try:
+            for key in () if is_drained else session.turns.keys:
                 cancel = session.conversation.cancel(key)
                 if cancel is not None:
                     await theirs.send(cancel)
         except LineClosed:
             return
-        await asyncio.wait({down}, timeout=DRAIN_S if drains else LINGER_S)
+        await asyncio.wait({down}, timeout=DRAIN_S if is_drained else LINGER_S)
 
     async def _carry_up(self, session: Session) -> Parting:
         """Carry the client's frames to the provider, each after what it asks for was let in."""
@@ -240,12 +254,19 @@ class Sessions:
                 return Parting("client_disconnected", left.closing)
             try:
                 frame = await self._admit(session, frame)
+            except ClientGone:
+                return Parting("client_disconnected", Closing(GOING_AWAY, ""))
             except InvalidRequest as invalid:
                 await ours.send(session.conversation.shape_error(to_error(invalid)))
                 continue
             except UpstreamFailed as failed:
-                return Parting("upstream_error", Closing(TROUBLE, ""), to_failure(failed))
+                error = to_failure(failed)
+                self.path.endings.refuse(session.call, error.status, error.code, "upstream_error")
+                return Parting("upstream_error", Closing(TROUBLE, ""), error)
             except HandshakeRefused as refused:
+                self.path.endings.refuse(
+                    session.call, refused.status, "handshake", "upstream_error"
+                )
                 body = refused.body.decode("utf-8", "replace")
                 error = ErrorBody(
                     status=refused.status,
@@ -264,6 +285,8 @@ class Sessions:
     async def _admit(self, session: Session, frame: Frame) -> Frame:
         """Let in what a frame asks for; gives the frame to send."""
         try:
+            if len(frame) > SMALL_BYTES:
+                refuse_crowds(bytes_of(frame))
             asks = session.conversation.read_client(frame)
         except BadRequest as bad:
             raise InvalidRequest(str(bad)) from None
@@ -276,11 +299,10 @@ class Sessions:
             self.path.admission.route(call)
             await self._connect(session)
         if asks.facts is None or asks.model is None:
-            await session.turns.ask(asks, frame)
-            return frame
+            return await session.turns.ask(asks, frame)
         model = _own_name(session, self.path, asks.model)
         facts = msgspec.structs.replace(asks.facts, model=model)
-        await session.turns.ask(msgspec.structs.replace(asks, facts=facts), frame)
+        frame = await session.turns.ask(msgspec.structs.replace(asks, facts=facts), frame)
         body = Asked(body=bytes_of(frame))
         sent = call.format.prepare_body(body, asks.facts, model)
         return sent if isinstance(frame, bytes) else sent.decode("utf-8", "surrogatepass")

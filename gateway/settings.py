@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.settings_alerts import AlertReceiverSettings
 from gateway.settings_checks import find_contradictions
 from gateway.settings_costs import (
     CommitmentSettings,
@@ -30,6 +31,7 @@ from gateway.settings_models import (
     TagRule,
     TeamSettings,
 )
+from gateway.settings_otlp import OtlpSettings
 from gateway.settings_show import MASK, effective, warnings_of
 from gateway.settings_sources import (
     Problem,
@@ -42,6 +44,7 @@ from gateway.settings_sources import (
 
 __all__ = [
     "MASK",
+    "AlertReceiverSettings",
     "BudgetSettings",
     "CommitmentSettings",
     "KeySettings",
@@ -133,10 +136,12 @@ def _override_keys() -> dict[str, frozenset[str]]:
         "server": ServerSettings,
         "storage": StorageSettings,
         "metering": MeteringSettings,
+        "otlp": OtlpSettings,
         "providers": ProviderSettings,
     }
     keys = {name: frozenset(part.model_fields) for name, part in sections.items()}
     keys["providers"] -= {"headers", "deployments"}
+    keys["otlp"] -= {"headers"}
     return {**keys, "organization": frozenset()}
 
 
@@ -210,6 +215,8 @@ _MODELS: Final[Mapping[tuple[str, ...], type[BaseModel]]] = {
     ("teams", "*", "projects", "*"): ProjectSettings,
     ("teams", "*", "projects", "*", "keys", "*"): KeySettings,
     ("budgets", "*"): BudgetSettings,
+    ("alerts", "*"): AlertReceiverSettings,
+    ("otlp",): OtlpSettings,
     ("tag_policy", "*"): TagRule,
     ("commitments", "*"): CommitmentSettings,
     ("commitments", "*", "covers"): CoverSettings,

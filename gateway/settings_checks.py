@@ -42,6 +42,7 @@ def find_contradictions(values: Mapping[str, Any]) -> Iterator[tuple[TreePath, s
     yield from _lost_scopes(values, nouns)
     yield from _lost_covers(values, nouns)
     yield from _misplaced_gpus(values)
+    yield from _lone_workers(values)
 
 
 _Found = list[tuple[TreePath, dict[str, Any]]]
@@ -50,7 +51,11 @@ _Found = list[tuple[TreePath, dict[str, Any]]]
 def _nouns(values: Mapping[str, Any]) -> dict[str, _Found]:
     """Every row with an id, with its path, by noun."""
     nouns: dict[str, _Found] = {
-        noun: [] for noun in ("team", "project", "key", "budget", "commitment", "shared cost")
+        noun: []
+        for noun in (
+            *("team", "project", "key", "budget", "commitment", "shared cost"),
+            "alert receiver",
+        )
     }
 
     def collect(noun: str, rows: object, path: TreePath) -> None:
@@ -69,6 +74,7 @@ def _nouns(values: Mapping[str, Any]) -> dict[str, _Found]:
     collect("budget", values.get("budgets"), ("budgets",))
     collect("commitment", values.get("commitments"), ("commitments",))
     collect("shared cost", values.get("shared_costs"), ("shared_costs",))
+    collect("alert receiver", values.get("alerts"), ("alerts",))
     return nouns
 
 
@@ -96,11 +102,12 @@ def _shared_secrets(keys: _Found) -> Iterator[tuple[TreePath, str]]:
 def _lost_scopes(
     values: Mapping[str, Any], nouns: Mapping[str, _Found]
 ) -> Iterator[tuple[TreePath, str]]:
-    """Scopes no call can ever match: a budget that silently limits nothing."""
+    """Scopes nothing can match: a budget that limits nothing, a receiver who is never told."""
     known = _known_ids(values, nouns)
-    for index, budget in _rows(values, "budgets"):
-        scope = _items(budget.get("scope"))
-        yield from _unknown_ids(scope, known, ("budgets", index, "scope"))
+    for section in ("budgets", "alerts"):
+        for index, row in _rows(values, section):
+            scope = _items(row.get("scope"))
+            yield from _unknown_ids(scope, known, (section, index, "scope"))
 
 
 def _lost_covers(
@@ -166,3 +173,15 @@ def _rows(values: Mapping[str, Any], section: str) -> Iterator[tuple[int, Mappin
 
 def _items(mapping: object) -> Mapping[Any, Any]:
     return mapping if isinstance(mapping, dict) else {}
+
+
+def _lone_workers(values: Mapping[str, Any]) -> Iterator[tuple[TreePath, str]]:
+    """Several workers that could not know what the others have spent."""
+    server, storage = values.get("server"), values.get("storage")
+    workers = server.get("workers", 1) if isinstance(server, dict) else 1
+    has_redis = isinstance(storage, dict) and bool(storage.get("redis_url"))
+    if isinstance(workers, int) and workers > 1 and not has_redis:
+        yield (
+            ("server", "workers"),
+            "several workers share their budgets over Redis: set storage.redis_url, or write 1",
+        )

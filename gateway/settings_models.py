@@ -21,9 +21,18 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.budgets.rules import PARTS, Mode, check_scope, parse_limit
-from gateway.budgets.windows import parse_window
+from gateway.budgets.actions import parse_actions
+from gateway.budgets.rules import (
+    PARTS,
+    Mode,
+    OnStoreDown,
+    budget_from_config,
+    check_scope,
+    parse_limit,
+)
+from gateway.budgets.windows import parse_anchor, parse_window
 from gateway.directory_model import tags_problem
+from gateway.settings_alerts import AlertReceiverSettings
 from gateway.settings_costs import (
     CommitmentSettings,
     Id,
@@ -31,6 +40,7 @@ from gateway.settings_costs import (
     SharedCostSettings,
     Zone,
 )
+from gateway.settings_otlp import OtlpSettings
 from gateway.settings_sources import suggest
 
 ProviderKind = Literal[
@@ -82,9 +92,6 @@ PRICED_AS: Final[Mapping[str, str]] = {"azure": "openai"}
 HAS_DEPLOYMENTS: Final = frozenset({"azure", "bedrock", "mistral"})
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_WORKERS_REASON: Final = (
-    "several workers need budgets shared over Redis, which this version does not have yet; write 1"
-)
 
 
 def _checked_port(url: str) -> None:
@@ -153,28 +160,28 @@ class ServerSettings(_Part):
     Attributes:
         host: Address to listen on.
         port: Port to listen on; 0 lets the system choose.
-        workers: Processes; only 1 for now.
+        workers: Processes; more than one share their budgets over ``storage.redis_url``.
+        stop_s: How long open calls may take to end after a SIGTERM.
+        retire_s: How long they may in a worker that a SIGHUP has replaced.
         body_bytes_max: Largest request body.
         scheduling: ``batch`` for the most calls a core, ``normal`` where other programs share it.
         admin_token: Opens ``/api/v1``; ``None`` when neither the settings nor
             ``TAXIMETER_ADMIN_TOKEN`` give one.
         metrics_token: Opens ``/metrics``; ``None`` leaves it open.
+        metrics_label_sets_max: Label sets that a worker counts apart; what comes after them is
+            counted under ``other``.
     """
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: Count = Field(default=8080, ge=0, le=65_535)
-    workers: Count = Field(default=1, ge=1)
+    workers: Count = Field(default=1, ge=1, le=256)
+    stop_s: Count = Field(default=20, ge=0, le=86_400)
+    retire_s: Count = Field(default=600, ge=0, le=86_400)
     body_bytes_max: Count = Field(default=33_554_432, ge=1)
     scheduling: Literal["batch", "normal"] = "batch"
     admin_token: Token | None = None
     metrics_token: Token | None = None
-
-    @field_validator("workers")
-    @classmethod
-    def _one_worker(cls, workers: int) -> int:
-        if workers > 1:
-            raise ValueError(_WORKERS_REASON)
-        return workers
+    metrics_label_sets_max: Count = Field(default=2_000, ge=1, le=1_000_000)
 
 
 class StorageSettings(_Part):
@@ -184,7 +191,8 @@ class StorageSettings(_Part):
         database_url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://...``.
         journal_dir: Folder of the journal; relative to the working directory.
         fsync: ``normal`` survives a killed process, ``full`` a power cut too.
-        redis_url: One address or, for a cluster, several; not used by this version.
+        redis_url: Where gateways that share budgets agree; one address or, for a cluster, several.
+            Several workers need it.
     """
 
     database_url: str = "sqlite:///data/taximeter.db"
@@ -236,17 +244,23 @@ class MeteringSettings(_Part):
     Attributes:
         durability: ``commit`` holds a response's last byte until its settlement is journalled.
         on_client_disconnect: What happens to the upstream call when the client leaves.
+        drains_max: Answers read to their end at once for clients that have left.
         missing_usage: What happens when a provider sends no usage.
         unpriced: What happens to a model without a price.
         user_input_tokens: Whether to count the tokens of user-role text: ``true``, ``false``, or
             the share of calls to count, between 0 and 1.
+        output_cap_min: Smallest limit that is written into a request so that it fits a budget.
+        output_cap_max: Largest one, where the model's own maximum is not known.
     """
 
     durability: Literal["commit", "async"] = "commit"
     on_client_disconnect: Literal["auto", "drain", "cancel"] = "auto"
+    drains_max: Annotated[int, Field(ge=0)] = 256
     missing_usage: Literal["estimate", "fail"] = "estimate"
     unpriced: Literal["block", "allow"] = "block"
     user_input_tokens: bool | Annotated[float, Field(ge=0, le=1)] = True
+    output_cap_min: Count = Field(default=16, ge=1)
+    output_cap_max: Count = Field(default=8192, ge=1)
 
 
 class ProviderSettings(_Part):
@@ -410,6 +424,12 @@ class BudgetSettings(_Part):
         timezone: IANA zone in which windows start.
         mode: ``hard``, ``soft`` or ``observe``.
         thresholds: Percentages of the limit that raise an alert.
+        actions: What it does beside refusing, such as ``fallback:openai/gpt-5-mini``.
+        on_store_down: Whether calls go on where the Redis that workers share cannot be asked.
+        anchor: Where windows begin, such as ``2026-01-31T09:00:00``.
+        rollover: Whether a window takes over what the one before left, or the most it takes over.
+        valid_from: First instant whose calls count.
+        valid_to: First instant whose calls count no longer.
     """
 
     id: Id
@@ -419,6 +439,12 @@ class BudgetSettings(_Part):
     timezone: Zone = "UTC"
     mode: Mode = Mode.HARD
     thresholds: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = ()
+    actions: tuple[str, ...] = ()
+    on_store_down: OnStoreDown | None = None
+    anchor: str | None = None
+    rollover: bool | str = False
+    valid_from: AwareDatetime | None = None
+    valid_to: AwareDatetime | None = None
 
     @field_validator("scope")
     @classmethod
@@ -441,6 +467,35 @@ class BudgetSettings(_Part):
     def _readable_window(cls, text: str) -> str:
         parse_window(text, "UTC")
         return text
+
+    @model_validator(mode="after")
+    def _readable_actions(self) -> Self:
+        parse_actions(self.actions, self.mode.value, parse_window(self.window, "UTC"))
+        return self
+
+    @field_validator("anchor")
+    @classmethod
+    def _readable_anchor(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_anchor(text)
+        return text
+
+    @model_validator(mode="after")
+    def _sound_together(self) -> Self:
+        budget_from_config(
+            {
+                "id": self.id,
+                "scope": self.scope,
+                "limit": self.limit,
+                "window": self.window,
+                "timezone": self.timezone,
+                "anchor": self.anchor,
+                "rollover": self.rollover,
+                "valid_from": self.valid_from,
+                "valid_to": self.valid_to,
+            }
+        )
+        return self
 
 
 class TagRule(_Part):
@@ -468,6 +523,8 @@ class Settings(_Part):
         organization: Id of the organisation.
         teams: Teams with their projects and keys, read-only at run time.
         budgets: Budgets, read-only at run time.
+        alerts: Who is told of budgets.
+        otlp: Where spans and metrics of calls are sent.
         tag_policy: Rules by tag name.
         commitments: What was paid for in advance.
         shared_costs: Fixed costs that several bear.
@@ -481,6 +538,8 @@ class Settings(_Part):
     organization: Id = "default"
     teams: tuple[TeamSettings, ...] = ()
     budgets: tuple[BudgetSettings, ...] = ()
+    alerts: tuple[AlertReceiverSettings, ...] = ()
+    otlp: OtlpSettings = OtlpSettings()
     tag_policy: dict[str, TagRule] = {}
     commitments: tuple[CommitmentSettings, ...] = ()
     shared_costs: tuple[SharedCostSettings, ...] = ()

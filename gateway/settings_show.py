@@ -37,6 +37,8 @@ def effective(settings: Settings) -> dict[str, Any]:
             pass
     for name, provider in settings.providers.items():
         shown["providers"][name]["headers"] = dict.fromkeys(provider.headers, MASK)
+    for row, receiver in zip(shown["alerts"], settings.alerts, strict=True):
+        row["url"] = f"{receiver.shown_url}/{MASK}"
     return shown
 
 
@@ -50,8 +52,12 @@ def warnings_of(settings: Settings) -> tuple[str, ...]:
         One sentence each; empty when there is nothing to say.
     """
     found = []
-    if settings.storage.redis_url is not None:
-        found.append("storage.redis_url: is not used by this version; budgets live in the process")
+    for receiver in settings.alerts:
+        if receiver.secret is None and receiver.format == "json":
+            found.append(
+                f"alert receiver {receiver.id}: has no secret, so it cannot tell who a message is"
+                " from"
+            )
     for team in settings.teams:
         for project in team.projects:
             for key in project.keys:

@@ -92,15 +92,16 @@ def rate_call(usage: Usage, served: Served, card: RateCard | None, book: Book) -
     )
 
 
-def bill_reported(bill: Bill, cost: Decimal) -> Bill:
+def bill_reported(bill: Bill, cost: Decimal, *, is_final: bool = True) -> Bill:
     """Put the provider's own word in the place of prices.
 
     Args:
         bill: The call by the price book.
         cost: What the provider says it costs, in US dollars.
+        is_final: Whether it said so at the end of the answer.
 
     Returns:
-        The bill with one line, final; the same where nothing was to be priced, or nobody knows
+        The bill with one line; the same where nothing was to be priced, or nobody knows
         what the call used.
     """
     served = bill.served
@@ -112,7 +113,7 @@ def bill_reported(bill: Bill, cost: Decimal) -> Bill:
         lines=(line,),
         cost=line.cost,
         list_cost=line.cost,
-        status="final",
+        status="final" if is_final else "estimated",
         flags=(),
         provider_cost=line.cost,
     )

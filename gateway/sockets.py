@@ -129,6 +129,10 @@ class Line:
         except ConnectionClosed as closed:
             raise LineClosed(_closing_of(closed)) from None
 
+    async def wait_closed(self) -> None:
+        """Wait until the line is closed, by whichever side."""
+        await self._connection.wait_closed()
+
     async def close(self, closing: Closing) -> None:
         """Close the line; nothing happens where it is closed.
 

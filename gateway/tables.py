@@ -33,6 +33,9 @@ _json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True)
 # Ids are compared byte by byte, as SQLite does by default, so that paging is the same everywhere.
 _id = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
+# SQLite counts on by itself in a column of this type alone.
+_serial = BigInteger().with_variant(Integer(), "sqlite")
+
 # One row per request, as gateway.ledger.record.LedgerRecord. Append-only.
 records = Table(
     "records",
@@ -131,6 +134,72 @@ shipped = Table(
     Column("hash", Text, nullable=False),
 )
 
+# What sums of usage are split by: one row for every set of values that has occurred, named by
+# ``cell`` because nulls are never equal. ``odd`` is a quantity that fits into no number of the
+# sums.
+usage_cells = Table(
+    "usage_cells",
+    metadata,
+    Column("id", _serial, primary_key=True),
+    Column("cell", _id, nullable=False, unique=True),
+    Column("organization", Text),
+    Column("team", Text),
+    Column("project", Text),
+    Column("key", Text),
+    Column("provider", Text),
+    Column("model", Text),
+    Column("model_requested", Text),
+    Column("api", Text),
+    Column("outcome", Text),
+    Column("currency", Text, nullable=False),
+    Column("user", Text),
+    Column("tags", _json),
+    Column("meter", Text),
+    Column("odd", Text),
+)
+
+# Sums of usage by hour and by day, derived from the records: gateway.ledger.rollups. Every ``view``
+# holds all of them, split by other columns. Amounts that can outgrow 64 bits are kept in two parts,
+# see gateway.ledger.sums; ``lines`` tells how often an odd quantity occurred.
+usage_rollups = Table(
+    "usage_rollups",
+    metadata,
+    Column("view", Text, primary_key=True),
+    Column("start_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("cell_id", BigInteger, primary_key=True, autoincrement=False),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in (
+            *("requests", "unknown_cost", "unknown_usage", "lines"),
+            *("input_high", "input_low", "output_high", "output_low"),
+            *("cost_high", "cost_low", "list_cost_high", "list_cost_low"),
+            *("whole_high", "whole_low", "fraction_high", "fraction_low"),
+        )
+    ),
+    sqlite_with_rowid=False,
+)
+
+# The last record of each journal that the sums above have, written in the transaction that added
+# it.
+usage_marks = Table(
+    "usage_marks",
+    metadata,
+    Column("writer", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
+
+# Processes that share budgets, by the name of their journal: what counts as theirs, and whether
+# they have gone.
+workers = Table(
+    "workers",
+    metadata,
+    Column("writer", Text, primary_key=True),
+    Column("from_seq", BigInteger, nullable=False),
+    Column("started_at_us", BigInteger, nullable=False),
+    Column("seen_at_us", BigInteger, nullable=False),
+    Column("retired_at_us", BigInteger),
+)
+
 teams = Table(
     "teams",
     metadata,
@@ -172,6 +241,22 @@ budgets = Table(
     Column("created_at_us", BigInteger, nullable=False),
 )
 
+# Amounts added to single windows of budgets. Append-only: a row without an amount ends those before
+# it, when the budget is deleted or another of its name is made.
+budget_top_ups = Table(
+    "budget_top_ups",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", _id, nullable=False),
+    Column("budget", _id, nullable=False),
+    Column("amount", Text),
+    Column("window_at_us", BigInteger),
+    Column("at_us", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("ix_budget_top_ups_budget_seq", "budget", "seq"),
+)
+
 # One row, id 1. Grows with every change of teams, projects, keys or budgets; workers watch it.
 directory_version = Table(
     "directory_version",
@@ -203,6 +288,18 @@ idempotency = Table(
     Column("status", Integer, nullable=False),
     Column("body", Text, nullable=False),
     Column("created_at_us", BigInteger, nullable=False),
+)
+
+# Usage that did not pass the gateway, by the hash of the source and the id under which it was told:
+# written in the transaction that adds its record, so that a repeat adds nothing.
+ingested = Table(
+    "ingested",
+    metadata,
+    Column("name_sha256", Text, primary_key=True),
+    Column("content_sha256", Text, nullable=False),
+    Column("record_id", _id, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("answer", _json, nullable=False),
 )
 
 # Contents of price book versions: the prices of one provider, or the agreements, as gzipped text.
@@ -265,4 +362,48 @@ rerate_runs = Table(
     Column("why", Text, nullable=False),
     Column("request", _json, nullable=False),
     Column("result", _json),
+)
+
+# What budgets had to tell: one row per budget, window, kind and threshold, whichever gateway saw it
+# first. A rolling window has no start of its own: there the span runs from where the one before
+# ended to where spending fell clearly below, and is open until then.
+budget_alerts = Table(
+    "budget_alerts",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("budget", _id, nullable=False),
+    Column("window_start_us", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("threshold", Integer, nullable=False),
+    Column("window_end_us", BigInteger),
+    Column("raised_at_us", BigInteger, nullable=False),
+    Column("raised_by", Text, nullable=False),
+    # A lower threshold that was passed together with a higher one: known, but nobody is told.
+    Column("is_silent", Boolean, nullable=False),
+    Column("facts", _json, nullable=False),
+    UniqueConstraint("budget", "window_start_us", "kind", "threshold"),
+    Index("ix_budget_alerts_window_end_us", "window_end_us"),
+)
+
+# Who is told, and how far that is: the outbox, and the log of what was sent.
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("alert", _id, primary_key=True),
+    Column("receiver", _id, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at_us", BigInteger),
+    Column("leased_by", Text),
+    Column("leased_until_us", BigInteger),
+    Column("last_error", Text),
+    Column("done_at_us", BigInteger),
+    # Few deliveries wait; the rest stay out of the index.
+    Index(
+        "ix_alert_deliveries_receiver",
+        "receiver",
+        "next_attempt_at_us",
+        sqlite_where=text("status = 'waiting'"),
+        postgresql_where=text("status = 'waiting'"),
+    ),
 )

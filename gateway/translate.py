@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from gateway.admission import OpenCall, read_secret
 from gateway.client import Client
@@ -28,6 +29,9 @@ from gateway.wire.openai_dialect import OpenAIDialect
 log = logging.getLogger("taximeter.translate")
 
 TRANSLATED: Final = "x-taximeter-translated"
+# Stands in the origin of a call that a budget has sent to another model.
+IN_PLACE_OF: Final = " in place of "
+_READABLE: Final = " /:,.-_"
 _PASSED: Final = ("x-taximeter-tags", "x-taximeter-user")
 _DIALECT: Final = OpenAIDialect()
 _ENVIRONMENT: Final = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
@@ -123,7 +127,10 @@ class Translation:
         if provider is None:
             raise UpstreamBroken("a call without a provider")
         headers = {name: value for name in _PASSED if (value := client.header(name)) is not None}
-        headers[TRANSLATED] = f"{self._secret} {call.id} {call.format.api}"
+        origin = f"{call.id} {call.format.api}"
+        if call.replaced is not None:
+            origin += quote(f"{IN_PLACE_OF}{call.replaced}", safe=_READABLE)
+        headers[TRANSLATED] = f"{self._secret} {origin}"
         return json.dumps(
             {
                 "path": call.path,
@@ -146,7 +153,11 @@ class Translation:
         if kind != HEAD:
             raise UpstreamBroken("the child that translates has ended")
         head: Mapping[str, Any] = json.loads(payload)
-        marks: RawHeaders = [("content-type", head["content_type"]), (TRANSLATED, call.format.api)]
+        marks: RawHeaders = [
+            ("content-type", head["content_type"]),
+            (TRANSLATED, call.format.api),
+            *call.notes,
+        ]
         if head["content_type"] == "application/json":
             body = b"".join([piece async for piece in _pieces(frames)])
             if native.error is not None:
@@ -172,7 +183,7 @@ class Translation:
                 message="the translation broke off",
                 details={},
             )
-            await client.finish(_DIALECT.shape_stream_error(error))
+            await client.finish(call.format.shape_stream_error(error))
             return
         await client.finish(b"")
 

@@ -5,6 +5,7 @@ Must never let a response pass without a record, nor end one twice.
 
 import logging
 from collections import deque
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -13,9 +14,11 @@ from gateway.admission import NO_DEMAND, OpenCall
 from gateway.call import CallPath
 from gateway.client import Client
 from gateway.ending import Ending
+from gateway.headers import RawHeaders
 from gateway.ledger.record import Outcome
 from gateway.refusals import BudgetRefused, InvalidRequest, Refusal
-from gateway.wire.facts import Asked, RequestFacts
+from gateway.relief import Leaving
+from gateway.wire.facts import Asked, BadRequest, RequestFacts
 from gateway.wire.live import (
     Aside,
     Asks,
@@ -34,6 +37,8 @@ log = logging.getLogger("taximeter.call")
 _SWITCHED: Final = 101
 # Responses open at once in one session.
 OPEN_MAX: Final = 64
+# What is kept of the user's words between two responses; what is longer is not counted.
+WORDS_BYTES_MAX: Final = 256 << 10
 
 
 class Turns:
@@ -41,6 +46,7 @@ class Turns:
 
     Attributes:
         parting: How the session ended, once it did; responses that end after that ended so.
+        wait_gone: Waits until the client has left the session; ``None`` before it began.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Turns:
             conversation: Knows the responses.
         """
         self.parting: Outcome | None = None
+        self.wait_gone: Leaving | None = None
         self._path = path
         self._client = client
         self._handshake = handshake
@@ -62,6 +69,8 @@ class Turns:
         self._asked_for: deque[tuple[str | None, OpenCall]] = deque()
         self._running: dict[str, OpenCall] = {}
         self._spare: OpenCall | None = None
+        self._words: list[bytes] = []
+        self._words_bytes = 0
 
     @property
     def is_idle(self) -> bool:
@@ -73,39 +82,59 @@ class Turns:
         """What the provider calls the responses that are open."""
         return list(self._running)
 
-    async def check(self) -> None:
+    async def check(self) -> RawHeaders:
         """Make sure that a response would be let in.
+
+        Returns:
+            How the budgets stand of which it would take.
 
         Raises:
             Refusal: It would not.
         """
         facts = self._conversation.facts
-        if facts.model:
-            self._release(await self._admit(self._open(facts, None)))
+        if not facts.model:
+            return []
+        call = self._open(facts, None)
+        self._identify(call)
+        try:
+            await self._hold(call)
+        except BudgetRefused as refused:
+            await self._path.relief.hold_least(call, refused)
+        self._release(call)
+        return self._path.told(call)
 
-    async def ask(self, asks: Asks, frame: Frame) -> None:
+    async def ask(self, asks: Asks, frame: Frame) -> Frame:
         """Let in what a client's frame asks for, before it is sent.
 
         Args:
             asks: What was read of it.
             frame: As it came.
 
+        Returns:
+            The frame to send: the same, or with a limit of the output where only that fits.
+
         Raises:
             Refusal: It is not let in; nothing is held for it.
+            ClientGone: The client has left while it was to wait.
         """
         for model in asks.further_models:
             await self._check_further(model)
-        if asks.facts is None:
-            return
-        if not asks.is_begun:
-            if self._spare is None:
-                self._spare = await self._let_in(asks.facts, None)
-            return
+        if asks.facts is not None and not asks.is_begun and self._spare is None:
+            self._spare = await self._let_in(asks.facts, None)
+        if asks.facts is None or not asks.is_begun:
+            self._remember(asks, frame)
+            return frame
         if len(self._asked_for) + len(self._running) >= OPEN_MAX:
             raise InvalidRequest(f"{OPEN_MAX} responses are open: wait for them to end")
-        call = self._take_spare(asks.facts) or await self._let_in(asks.facts, frame)
+        call = self._take_spare(asks.facts)
+        if call is None:
+            call = await self._let_in(asks.facts, frame)
+            frame = _as_frame(call.asked.body, frame)
+        self._remember(asks, frame)
         self._send(call)
+        self._count_words(call)
         self._asked_for.append((asks.event, call))
+        return frame
 
     async def tell(self, tells: Tells) -> None:
         """Take in what a provider's frame tells, before it is passed on.
@@ -173,6 +202,7 @@ class Turns:
             else:
                 call = spare
                 self._send(call)
+                self._count_words(call)
         self._running[key] = call
         return call
 
@@ -188,13 +218,32 @@ class Turns:
         """Let a response in, or record that it was refused."""
         call = self._open(facts, frame)
         try:
-            return await self._admit(call)
+            self._identify(call)
+            if self._path.budgets.is_pacing:
+                await self._path.relief.pace(call, self._client, self.wait_gone)
+            try:
+                return await self._hold(call)
+            except BudgetRefused as refused:
+                if frame is None:
+                    raise
+                await self._path.relief.find_cap(call, refused, partial(self._read, frame))
+                return call
         except Refusal as refusal:
             self._path.record_refusal(call, refusal)
             raise
 
-    async def _admit(self, call: OpenCall) -> OpenCall:
-        """Go with a response through the steps of a call, up to the hold."""
+    def _read(self, frame: Frame, body: bytes) -> RequestFacts:
+        """Read a frame with a limit in it, and leave the conversation as the first one did."""
+        try:
+            facts = self._conversation.read_client(_as_frame(body, frame)).facts
+        finally:
+            self._conversation.read_client(frame)
+        if facts is None:
+            raise BadRequest("a frame with a limit in it asks for nothing")
+        return facts
+
+    def _identify(self, call: OpenCall) -> None:
+        """Go with a response through the first steps of a call."""
         admission = self._path.admission
         admission.identify(call, self._client)
         assert call.caller is not None
@@ -202,6 +251,9 @@ class Turns:
         assert call.facts is not None
         admission.check_allowed(call.caller, call.provider.id, call.model, call.facts)
         admission.tag(call, self._client)
+
+    async def _hold(self, call: OpenCall) -> OpenCall:
+        admission = self._path.admission
         admission.price(call)
         await admission.hold(call)
         return call
@@ -237,6 +289,21 @@ class Turns:
         self._path.admission.intend(call)
         call.is_sent = call.is_started = True
         call.sent_s = self._path.clock.monotonic_s()
+
+    def _remember(self, asks: Asks, frame: Frame) -> None:
+        """Keep what the user wrote until the response that answers it."""
+        if asks.has_words:
+            words = bytes_of(frame)
+            self._words_bytes += len(words)
+            if self._words_bytes <= WORDS_BYTES_MAX:
+                self._words.append(words)
+
+    def _count_words(self, call: OpenCall) -> None:
+        """Begin to count what was written for a response: all of it, or none."""
+        words, size = self._words, self._words_bytes
+        self._words, self._words_bytes = [], 0
+        if words and size <= WORDS_BYTES_MAX:
+            self._path.user_tokens.begin_words(call, b"[" + b",".join(words) + b"]")
 
     async def _end(self, call: OpenCall, outcome: Outcome, *, is_billable: bool) -> None:
         if outcome == "ok" and call.answer.is_error:
@@ -281,3 +348,10 @@ class Turns:
     def _release(self, call: OpenCall) -> None:
         if call.hold is not None:
             self._path.budgets.release(call.hold)
+
+
+def _as_frame(body: bytes, frame: Frame) -> Frame:
+    """Write a body as the kind of frame another one is; the very same where nothing changed."""
+    if isinstance(frame, bytes):
+        return body
+    return frame if body == bytes_of(frame) else body.decode("utf-8", "surrogatepass")

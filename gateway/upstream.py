@@ -156,6 +156,9 @@ class _Exchange:
             response = await sent.__aenter__()
         except PyreqwestError as failed:
             raise _to_failure(failed) from failed
+        except ValueError as odd:
+            # An address, or a header, that the library cannot read: nothing was sent.
+            raise UpstreamUnsent(type(odd).__name__) from odd
         self._sent = sent
         return _HttpReply(response)
 

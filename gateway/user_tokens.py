@@ -54,11 +54,21 @@ class UserTokens:
         Args:
             call: Admitted.
         """
-        if call.facts is None or call.facts.is_free or not call.asked.body:
+        if call.facts is not None and not call.facts.is_free:
+            self.begin_words(call, call.asked.body)
+
+    def begin_words(self, call: OpenCall, words: bytes) -> None:
+        """Begin to count what a call or a response of a session says.
+
+        Args:
+            call: Admitted.
+            words: A request's body, or a JSON array of a session's frames.
+        """
+        if not words:
             return
         if self._share < _SHARES and hash(call.id) % _SHARES >= self._share:
             return
-        call.counting = self._counter.count_prompt(call.format.api, call.asked.body, call.model)
+        call.counting = self._counter.count_prompt(call.format.api, words, call.model)
 
     async def finish(self, call: OpenCall, open_calls: int) -> None:
         """Take the count, where it is there or may be waited for.

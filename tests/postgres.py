@@ -12,11 +12,12 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import psycopg
 import pytest
@@ -38,15 +39,74 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+NO_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class PostgresServer:
-    """A running server that only this process knows.
+    """A server that only this process knows, and that can be killed and started again.
 
     Attributes:
         socket_dir: Where its socket is.
     """
 
-    socket_dir: Path
+    def __init__(
+        self, socket_dir: Path, command: list[str | Path], account: pwd.struct_passwd | None
+    ) -> None:
+        self.socket_dir = socket_dir
+        # Should the tests be killed, the kernel stops the server too, where it can.
+        dies_too = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
+        self._command = [*dies_too, *command]
+        self._account = account
+        self._server: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start it, again over what the one before has left.
+
+        Raises:
+            RuntimeError: It did not start; the text holds what it said.
+        """
+        server = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **_as(self._account),
+        )
+        said: deque[str] = deque(maxlen=200)
+        settled = threading.Event()
+        self._server = server
+        self._reader = threading.Thread(target=_listen, args=(server, said, settled), daemon=True)
+        self._reader.start()
+        if not settled.wait(_START_S_MAX) or server.poll() is not None:
+            raise RuntimeError("PostgreSQL did not start:\n" + "".join(said))
+
+    def kill(self) -> None:
+        """End every process of it with SIGKILL."""
+        assert self._server is not None, "not started"
+        os.killpg(self._server.pid, signal.SIGKILL)
+        self._wait()
+
+    def stop(self) -> None:
+        """End it at once, but in order; nothing happens where it does not run."""
+        if self._server is None:
+            return
+        if self._server.poll() is None:
+            self._server.send_signal(signal.SIGQUIT)
+        self._wait()
+
+    def _wait(self) -> None:
+        assert self._server is not None
+        assert self._reader is not None
+        try:
+            self._server.wait(_STOP_S_MAX)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+        self._reader.join()
+        self._server = None
 
     def url(self, database: str = "postgres") -> str:
         """Write the URL of a database as a user would configure it.
@@ -84,8 +144,11 @@ class PostgresServer:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres(settings: Mapping[str, str] = NO_SETTINGS) -> Iterator[PostgresServer]:
     """Start a server and stop it at the end.
+
+    Args:
+        settings: Added to those that make it fast, or instead of them.
 
     Yields:
         The server, ready.
@@ -108,45 +171,23 @@ def running_postgres() -> Iterator[PostgresServer]:
             ],
             account,
         )
-        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
-        command: list[str | Path] = [binaries / "postgres", "-D", home / "data", "-k", home]
-        with _served([*command, *settings], account):
-            yield PostgresServer(socket_dir=home)
+        options = [f"-c{name}={value}" for name, value in {**_SETTINGS, **settings}.items()]
+        command: list[str | Path] = [
+            binaries / "postgres",
+            "-D",
+            home / "data",
+            "-k",
+            home,
+            *options,
+        ]
+        server = PostgresServer(home, command, account)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(home)
-
-
-@contextmanager
-def _served(command: list[str | Path], account: pwd.struct_passwd | None) -> Iterator[None]:
-    # Should the tests be killed, the kernel stops the server too, where it can.
-    if shutil.which("setpriv"):
-        command = ["setpriv", "--pdeathsig", "QUIT", *command]
-    server = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        **_as(account),
-    )
-    said: deque[str] = deque(maxlen=200)
-    settled = threading.Event()
-    reader = threading.Thread(target=_listen, args=(server, said, settled), daemon=True)
-    reader.start()
-    try:
-        if not settled.wait(_START_S_MAX) or server.poll() is not None:
-            raise RuntimeError("PostgreSQL did not start:\n" + "".join(said))
-        yield
-    finally:
-        if server.poll() is None:
-            server.send_signal(signal.SIGQUIT)
-        try:
-            server.wait(_STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        reader.join()
 
 
 def _listen(server: "subprocess.Popen[str]", said: deque[str], settled: threading.Event) -> None:

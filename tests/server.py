@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -135,6 +136,19 @@ class Gateway:
             trust_env=False,
         )
 
+    def write_server(self, **settings: Any) -> None:
+        """Change settings of the server in the file, for the next start."""
+        self._change("server", settings)
+
+    def write_storage(self, **settings: Any) -> None:
+        """Change settings of the storage in the file, for the next start."""
+        self._change("storage", settings)
+
+    def _change(self, section: str, settings: Mapping[str, Any]) -> None:
+        path = self.folder / "gateway.yaml"
+        config = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**config, section: {**config[section], **settings}}))
+
     def _write_config(self, config: Mapping[str, Any]) -> None:
         path = self.folder / "gateway.yaml"
         server = {
@@ -173,6 +187,18 @@ class Gateway:
         """Start and wait until ``/readyz`` says yes."""
         assert self._process is None, "already started"
         began = time.monotonic()
+        self.spawn()
+        try:
+            self.wait_until(self.is_ready, "the gateway to be ready", ready_within_s)
+        except BaseException:
+            self.kill()
+            raise
+        self.ready_s = time.monotonic() - began
+
+    def spawn(self) -> None:
+        """Start and go on at once; one that has ended is left behind."""
+        if self._process is not None:
+            self._process.wait(10)
         with (
             (self.folder / "stdout.log").open("ab") as out,
             (self.folder / "stderr.log").open("ab") as err,
@@ -186,14 +212,24 @@ class Gateway:
                 stderr=err,
                 start_new_session=True,
             )
-        try:
-            self.wait_until(self._is_ready, "the gateway to be ready", ready_within_s)
-        except BaseException:
-            self.kill()
-            raise
-        self.ready_s = time.monotonic() - began
 
-    def _is_ready(self) -> bool:
+    def is_running(self) -> bool:
+        """Tell whether its first process is there."""
+        return self.running_pid() is not None
+
+    def running_pid(self) -> int | None:
+        """Tell the id of its first process; ``None`` once that has ended."""
+        process = self._process
+        return None if process is None or process.poll() is not None else process.pid
+
+    def kill_running(self) -> None:
+        """End the whole group with SIGKILL, where it runs; ``spawn`` may follow."""
+        pid = self.running_pid()
+        if pid is not None:
+            _kill_group(pid)
+
+    def is_ready(self) -> bool:
+        """Tell whether ``/readyz`` says yes."""
         with suppress(httpx.TransportError):
             return self.http.get("/readyz", timeout=2).status_code == 200
         return False
@@ -221,6 +257,22 @@ class Gateway:
         process, self._process = self._process, None
         _kill_group(process.pid)
         process.wait(10)
+
+    def kill_leader(self) -> None:
+        """End the first process alone with SIGKILL; those it has started are left to themselves."""
+        assert self._process is not None, "not started"
+        process, self._process = self._process, None
+        process.kill()
+        process.wait(10)
+
+    def start_when(self, check: Callable[[], bool], within_s: float = 20) -> None:
+        """Start again as soon as something has become true, while nothing of this runs."""
+        pause = threading.Event()
+        deadline = time.monotonic() + within_s
+        while not check():
+            assert time.monotonic() < deadline, f"waited {within_s} s to start again{self.said()}"
+            pause.wait(0.02)
+        self.start()
 
     def restart(self) -> None:
         """Start again after ``kill`` or ``stop``, over the same folder and port."""

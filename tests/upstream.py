@@ -163,6 +163,7 @@ class Reply:
         gzip: Compress, if the request accepts it.
         hold: Where to wait for the test.
         ending: How it ends.
+        pause_s: How long to think before each piece of the body.
     """
 
     status: int = 200
@@ -172,6 +173,7 @@ class Reply:
     gzip: bool = False
     hold: Hold | None = None
     ending: Ending = Whole()
+    pause_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +191,7 @@ class Sse:
         headers: Sent after the status line.
         hold: Where to wait for the test.
         ending: How it ends.
+        pause_s: How long to think before each piece of the body.
     """
 
     events: tuple[bytes, ...]
@@ -201,6 +204,7 @@ class Sse:
     headers: Headers = SSE_HEADERS
     hold: Hold | None = None
     ending: Ending = Whole()
+    pause_s: float = 0.0
 
     def frames(self, *, with_usage: bool) -> tuple[bytes, ...]:
         """Write the events as they stand on the wire.
@@ -446,6 +450,8 @@ async def _play_http(
         if hold is not None and hold.before == index:
             await writer.drain()
             await _at_gate(hold.gate, reader)
+        if script.pause_s:
+            await asyncio.sleep(script.pause_s)
         match script.ending:
             case StallBefore(piece=at) if at == index:
                 await writer.drain()

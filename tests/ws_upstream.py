@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 _REALTIME = Subprotocol("realtime")
@@ -65,10 +66,12 @@ class WsUpstream:
     Attributes:
         sessions: Those played, oldest first.
         script: What is played; a test may replace it between sessions.
+        refusal: Status and JSON of what handshakes are answered instead; ``None`` for sessions.
     """
 
     def __init__(self, script: Script) -> None:
         self.script = script
+        self.refusal: tuple[int, str] | None = None
         self.sessions: list[Played] = []
         self._arrived = threading.Condition()
         self._loop = asyncio.new_event_loop()
@@ -105,8 +108,18 @@ class WsUpstream:
             max_size=2**26,
             subprotocols=[_REALTIME],
             select_subprotocol=lambda _, offered: _REALTIME if _REALTIME in offered else None,
+            process_request=self._refuse,
             close_timeout=1,
         )
+
+    def _refuse(self, line: ServerConnection, _: Request) -> Response | None:
+        if self.refusal is None:
+            return None
+        status, body = self.refusal
+        response = line.respond(status, body)
+        del response.headers["Content-Type"]
+        response.headers["Content-Type"] = "application/json"
+        return response
 
     async def _stop(self) -> None:
         assert self._server is not None

@@ -10,9 +10,12 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
 
 from gateway.admin import (
+    alerts,
     budgets,
     commitments,
     estimates,
+    exports,
+    ingest,
     keys,
     ledger,
     price_changes,
@@ -38,6 +41,7 @@ _NOUNS = (
     projects,
     keys,
     budgets,
+    alerts,
     ledger,
     usage,
     price_changes,
@@ -45,6 +49,8 @@ _NOUNS = (
     estimates,
     rerates,
     commitments,
+    ingest,
+    exports,
 )
 
 
@@ -76,7 +82,7 @@ def build_control_app(parts: ControlParts) -> FastAPI:
     app.include_router(api)
     app.include_router(system.router)
     add_problem_handlers(app)
-    app.add_middleware(AdminDoor, token=parts.admin_token)
+    app.add_middleware(AdminDoor, token=parts.admin_token, find_caller=parts.find_caller)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
@@ -115,7 +121,9 @@ def refuse_unknown_query(request: Request) -> None:
 def _query_names(request: Request) -> set[str]:
     paths = request.app.openapi()["paths"]
     path = request.url.path
-    described = paths.get(path) or paths[f"{path.rpartition('/')[0]}/{{id}}"]
+    head, _, last = path.rpartition("/")
+    below = f"{head.rpartition('/')[0]}/{{id}}/{last}"
+    described = paths.get(path) or paths.get(f"{head}/{{id}}") or paths[below]
     parameters = described[request.method.lower()].get("parameters", ())
     return {one["name"] for one in parameters if one["in"] == "query"}
 

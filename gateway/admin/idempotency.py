@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
@@ -27,6 +28,7 @@ KEPT_US: Final = 24 * 3600 * 1_000_000
 # this long a repeat may try again; every POST names what it makes, so it cannot be made twice.
 CLAIM_US_MAX: Final = 60 * 1_000_000
 _CLAIMED: Final = 0
+_STILL_OPEN: Final = "the first request with this Idempotency-Key is still open; try again later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +75,23 @@ class AnswerStore:
             connection.execute(delete(idempotency).where(table.created_at_us < now_us - KEPT_US))
             abandoned = (table.status == _CLAIMED) & (table.created_at_us < now_us - CLAIM_US_MAX)
             connection.execute(delete(idempotency).where(abandoned))
-            found = connection.execute(select(idempotency).where(table.key == key)).one_or_none()
-            if found is None:
-                row = {"key": key, "request_sha256": digest, "status": _CLAIMED, "body": ""}
-                connection.execute(insert(idempotency).values(created_at_us=now_us, **row))
+            make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            claim = make(idempotency).values(
+                key=key, request_sha256=digest, created_at_us=now_us, status=_CLAIMED, body=""
+            )
+            # Waits for another worker that is about to claim the same key.
+            claimed = claim.on_conflict_do_nothing().returning(table.key)
+            if connection.execute(claimed).scalar_one_or_none() is not None:
                 return None
+            # Gone again where that one gave it back, as its request was not carried out.
+            found = connection.execute(select(idempotency).where(table.key == key)).one_or_none()
+        if found is None:
+            raise RequestRefused(409, "idempotency_key_in_use", _STILL_OPEN)
         if found.request_sha256 != digest:
             detail = "this Idempotency-Key was used for another request; use a new one"
             raise RequestRefused(422, "idempotency_key_reused", detail)
         if found.status == _CLAIMED:
-            detail = "the first request with this Idempotency-Key is still open; try again later"
-            raise RequestRefused(409, "idempotency_key_in_use", detail)
+            raise RequestRefused(409, "idempotency_key_in_use", _STILL_OPEN)
         return StoredAnswer(status=found.status, body=found.body)
 
     def keep(self, key: str, answer: StoredAnswer) -> None:

@@ -12,9 +12,11 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine
 
 from gateway.budgets.rules import BudgetStatus
+from gateway.callers import Caller
 from gateway.clock import Clock
 from gateway.directory import Directory
 from gateway.ledger.queries import Queries
+from gateway.ledger.record import LedgerRecord
 from gateway.prices.current import Prices
 from gateway.prices.store import PriceStore
 from gateway.settings import Settings
@@ -57,6 +59,9 @@ class ControlParts:
             tells whether it is; called in a thread.
         on_change: Awaited on the event loop after every change of the directory, before the answer,
             so that the change holds when the client reads it.
+        on_outside_usage: Awaited on the event loop after usage that did not pass the gateway was
+            added to the ledger, before the answer, so that budgets and metrics know it.
+        find_caller: Finds who holds the secret of a virtual key; ``None`` for nobody.
         is_ready: Tells of every store and of the price book, by name, whether it can be used;
             called in a thread.
         count_tokens: Counts the input tokens of chat messages for a model.
@@ -77,6 +82,8 @@ class ControlParts:
     clock: Clock
     flush: Callable[[float], bool]
     on_change: Callable[[], Awaitable[None]]
+    on_outside_usage: Callable[[Sequence[LedgerRecord]], Awaitable[None]]
+    find_caller: Callable[[str], Caller | None]
     is_ready: Callable[[], Mapping[str, bool]]
     count_tokens: Callable[[Messages, str], int]
     bound_tokens: Callable[[Messages, str], int | None]

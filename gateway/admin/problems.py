@@ -34,6 +34,14 @@ _CODES: Final[Mapping[int, str]] = {
     503: "store_unavailable",
 }
 
+_NOT_FOUND: Final = HTTPStatus.NOT_FOUND.phrase
+# What an SDK shows whose base URL is wrong: the first segment is neither v1 nor a provider.
+_ELSEWHERE: Final = (
+    "no such address: models are called below /v1 or below the id of a configured provider, such "
+    "as /openai or /anthropic; GET / lists those there are. A base URL with a slash at its end, or "
+    "without /v1, leads here"
+)
+
 
 class FieldProblem(BaseModel):
     """One thing wrong with a request.
@@ -186,9 +194,12 @@ async def _on_counting(_request: Request, error: Exception) -> Response:
     return problem_response(to_problem(503, detail, "counting_unavailable"))
 
 
-async def _on_http(_request: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     known = cast(HTTPException, error)
-    return problem_response(to_problem(known.status_code, str(known.detail)), known.headers)
+    detail = str(known.detail)
+    if detail == _NOT_FOUND and not request.url.path.startswith("/api/v1"):
+        detail = _ELSEWHERE
+    return problem_response(to_problem(known.status_code, detail), known.headers)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

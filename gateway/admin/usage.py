@@ -29,7 +29,8 @@ class UsageRowOut(BaseModel):
     Attributes:
         period_start: Start of the period; absent without periods.
         requests: Requests, refused ones included.
-        input_tokens: Known input tokens; by meter, those of this meter.
+        input_tokens: Known input tokens; by meter, those of this meter. Null where those of no
+            request are known, as are the next and the costs.
         output_tokens: Known output tokens, likewise.
         currency: Of the sums.
         cost: Known cost.
@@ -44,11 +45,11 @@ class UsageRowOut(BaseModel):
 
     period_start: str | None = Field(default=None, json_schema_extra={"format": "date-time"})
     requests: int
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     currency: str
-    cost: str
-    list_cost: str
+    cost: str | None
+    list_cost: str | None
     unknown_cost_requests: int
     unknown_usage_requests: int
     quantity: str | None = None

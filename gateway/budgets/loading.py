@@ -10,7 +10,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Final, Protocol
 
-from gateway.budgets.rules import Budget, BudgetId, Unit
+from gateway.budgets.allowance import window_before
+from gateway.budgets.rules import Budget, BudgetId, BudgetStatus, Unit, window_of
 from gateway.budgets.windows import RollingWindow
 from gateway.clock import epoch_us, from_epoch_us
 
@@ -30,6 +31,11 @@ class Spent(Protocol):
     @property
     def parked(self) -> int:
         """Ceilings of calls whose amount is not known."""
+        ...
+
+    @property
+    def first_us(self) -> int | None:
+        """When the first of the calls began, microseconds since 1970; ``None`` without any."""
         ...
 
 
@@ -109,7 +115,8 @@ class Base:
 
     Attributes:
         budget_id: The budget.
-        window_start: Start of its window; for a rolling window, when the amounts count as spent.
+        window_start: Start of its window; when the first was spent where that is all time; for a
+            rolling window, when the amounts count as spent.
         settled: Known amounts, in the budget's unit.
         parked: Amounts counted at their ceiling.
     """
@@ -147,7 +154,7 @@ async def load_bases(
 def read_bases(
     reader: SpentReader, budgets: Iterable[Budget], journal_cut: Mapping[str, int], at: datetime
 ) -> tuple[Base, ...]:
-    """Read what budgets have spent in the window that holds now.
+    """Read what budgets have spent in the window that holds now, and in one it takes over from.
 
     Args:
         reader: The ledger.
@@ -156,16 +163,18 @@ def read_bases(
         at: Now.
 
     Returns:
-        One base per budget; several for a rolling window; none where nothing was spent.
+        One base per budget; several for a rolling window or with the one before; none where
+        nothing was spent.
     """
     bases = []
     for budget in budgets:
         for start_us, end_us, counts_from_us in _spans(budget, at):
             spent = reader.sum_spent(budget.scope, budget.unit, start_us, end_us, journal_cut)
             if spent.settled or spent.parked:
+                first_us = spent.first_us if start_us == 0 else None
                 base = Base(
                     budget_id=budget.id,
-                    window_start=from_epoch_us(counts_from_us),
+                    window_start=from_epoch_us(first_us or counts_from_us),
                     settled=spent.settled,
                     parked=spent.parked,
                 )
@@ -205,15 +214,90 @@ def read_corrected(
     return tuple(bases)
 
 
+class Past(Protocol):
+    """Brings budgets up to what the ledger knows; raises ``StoreUnavailable``."""
+
+    def seqs(self) -> Mapping[str, int]:
+        """Tell how far each journal is in the ledger; waits for the database."""
+        ...
+
+    async def load(self, budgets: Iterable[Budget], cut: Mapping[str, int], at: datetime) -> None:
+        """Bring new budgets up to what was spent before; as ``load_bases``."""
+        ...
+
+    async def correct(self, span: tuple[int, int], at: datetime) -> None:
+        """Count corrections with numbers in the span, which begins after its first."""
+        ...
+
+
+class OwnBudgets(BaseTaker, Protocol):
+    """Budgets of this process alone."""
+
+    def status(self, at: datetime) -> tuple[BudgetStatus, ...]:
+        """Read every budget."""
+        ...
+
+
+class LedgerReader(SpentReader, CorrectedReader, Protocol):
+    """The ledger, as far as budgets need it."""
+
+    def seqs(self) -> Mapping[str, int]:
+        """Tell how far each journal is in the ledger."""
+        ...
+
+
+class LocalPast:
+    """Brings the budgets of this process up to what the ledger knows."""
+
+    def __init__(self, budgets: OwnBudgets, reader: LedgerReader) -> None:
+        self._budgets = budgets
+        self._reader = reader
+
+    def seqs(self) -> Mapping[str, int]:
+        """Tell how far each journal is in the ledger.
+
+        Returns:
+            Position of the last record, by writer.
+        """
+        return self._reader.seqs()
+
+    async def load(self, budgets: Iterable[Budget], cut: Mapping[str, int], at: datetime) -> None:
+        """Bring new budgets up to what was spent before; as ``load_bases``.
+
+        Args:
+            budgets: Those ``install`` returned.
+            cut: Each journal's position when they were.
+            at: The instant given to ``install``.
+        """
+        await load_bases(self._budgets, self._reader, budgets, cut, at)
+
+    async def correct(self, span: tuple[int, int], at: datetime) -> None:
+        """Count new corrections.
+
+        Args:
+            span: Last number of the corrections counted before, and of those to count now.
+            at: Now.
+        """
+        budgets = [status.budget for status in self._budgets.status(at)]
+        # Budgets whose past is still to be read count corrections up to the cut of their start.
+        for base in await asyncio.to_thread(read_corrected, self._reader, budgets, span, at):
+            self._budgets.add_base(base.budget_id, base.window_start, base.settled, base.parked)
+
+
 def _spans(budget: Budget, at: datetime) -> list[tuple[int, int | None, int]]:
     """List spans to read: start, end, and the instant their sum counts from."""
-    window = budget.window.window_at(at)
-    start_us = epoch_us(window.start)
-    if window.end is None:
-        return [(start_us, None, start_us)]
-    end_us = epoch_us(window.end)
-    if not isinstance(budget.window, RollingWindow):
-        return [(start_us, end_us, start_us)]
+    window = window_of(budget, at)
+    if window.end is not None and isinstance(budget.window, RollingWindow):
+        return _rolling_spans(epoch_us(window.start), epoch_us(window.end))
+    before = window_before(budget, window)
+    spans = []
+    for one in (window,) if before is None else (before, window):
+        start_us = epoch_us(one.start)
+        spans.append((start_us, None if one.end is None else epoch_us(one.end), start_us))
+    return spans
+
+
+def _rolling_spans(start_us: int, end_us: int) -> list[tuple[int, int | None, int]]:
     length_us = end_us - start_us
     edges = [start_us + length_us * part // ROLLING_PARTS for part in range(ROLLING_PARTS + 1)]
-    return [(first, last, last - 1) for first, last in pairwise(edges)]
+    return [(first, last, last - 1) for first, last in pairwise(edges) if first < last]

@@ -8,15 +8,18 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from gateway.budgets.carrying import CarryingAccount
 from gateway.budgets.counters import (
     UNIT_INDEX,
     Account,
     CalendarAccount,
     Counter,
-    Hold,
     RollingAccount,
     RollingCounter,
+    ShareOf,
 )
+from gateway.budgets.holds import Hold
+from gateway.budgets.pacing import seconds_ahead
 from gateway.budgets.rules import (
     Budget,
     BudgetExhausted,
@@ -47,18 +50,20 @@ class _Plan:
         counters: Their counters.
         hard: Those of hard budgets.
         rolling: Those to move before each look.
+        told: Budgets that answers tell of in headers of their own.
         start: First instant the counters are right for.
         end: First instant they are not.
         epoch: Of the store, when they were looked up.
     """
 
-    __slots__ = ("accounts", "counters", "end", "epoch", "hard", "rolling", "start")
+    __slots__ = ("accounts", "counters", "end", "epoch", "hard", "rolling", "start", "told")
 
     def __init__(self, accounts: list[Account]) -> None:
         self.accounts = accounts
         self.counters: tuple[Counter, ...] = ()
         self.hard: tuple[Counter, ...] = ()
         self.rolling: tuple[RollingCounter, ...] = ()
+        self.told: tuple[Account, ...] = ()
         self.start = _LAST
         self.end = _FIRST
         self.epoch = 0
@@ -71,10 +76,15 @@ class MemoryBudgets:
     read from another thread too, where they can be a moment apart.
     """
 
+    # Makes the shares of counters, where a subclass shares them.
+    _share_of: ShareOf | None = None
+
     def __init__(self) -> None:
         self._accounts: dict[BudgetId, Account] = {}
         self._open: dict[str, Hold] = {}
         self._plans: dict[tuple[str | None, ...], _Plan] = {}
+        # Whether any budget slows calls down.
+        self.is_pacing = False
         # Grows when a counter is dropped, so that no plan goes on using it.
         self._epoch = 0
         # Budgets by the part and value they are found by; an empty scope under ("", None).
@@ -104,6 +114,25 @@ class MemoryBudgets:
         Raises:
             ValueError: A hold of that id is open.
         """
+        return self.hold_now(hold_id, subject, demand, at)
+
+    def hold_now(
+        self, hold_id: str, subject: Subject, demand: Demand, at: datetime
+    ) -> Hold | BudgetExhausted:
+        """Hold a demand by what is known here, at once.
+
+        Args:
+            hold_id: Id of the call.
+            subject: The call.
+            demand: The most it can come to.
+            at: When it was admitted.
+
+        Returns:
+            As ``reserve``.
+
+        Raises:
+            ValueError: A hold of that id is open.
+        """
         if hold_id in self._open:
             raise ValueError(f"hold {hold_id!r} is open already")
         plan = self._plan(subject, at)
@@ -112,14 +141,41 @@ class MemoryBudgets:
             amount = asked[counter.unit]
             # What adds nothing fits even where a lowered limit is exceeded already.
             if amount is None or (
-                amount and counter.spent + counter.held + amount > counter.account.limit
+                amount and counter.spent + counter.held + amount > counter.ceiling
             ):
-                return _refusal(counter, amount)
+                return refuse(counter, amount)
         held = (cost or 0, tokens or 0, requests)
         for counter in plan.counters:
             counter.held += held[counter.unit]
         hold = self._open[hold_id] = Hold(hold_id, subject, at, held, plan.counters)
+        hold.told = plan.told
+        hold.is_hard = bool(plan.hard)
         return hold
+
+    def lacking(self, subject: Subject, demand: Demand, at: datetime) -> tuple[Budget, ...]:
+        """List the hard budgets without room for a demand; see ``BudgetStore.lacking``."""
+        found = []
+        for counter in self._plan(subject, at).hard:
+            amount = demand.amount(counter.account.budget.unit)
+            # Where others share a counter its ceiling is what this process has claimed.
+            most = counter.ceiling if counter.share is None else counter.limit
+            if amount is None or (amount and counter.spent + counter.held + amount > most):
+                found.append(counter.account.budget)
+        return tuple(found)
+
+    def ahead_s(self, subject: Subject, at: datetime, waited_s: float) -> float:
+        """Tell how long a call is to wait; see ``BudgetStore.ahead_s``."""
+        plan = self._plan(subject, at)
+        return max((seconds_ahead(one, at, waited_s) for one in plan.counters), default=0)
+
+    def slowed_by(self, subject: Subject, at: datetime) -> BudgetId | None:
+        """Tell which budget makes a call wait longest; see ``BudgetStore.slowed_by``."""
+        waits = {
+            one.account.budget.id: wait_s
+            for one in self._plan(subject, at).counters
+            if (wait_s := seconds_ahead(one, at, 0)) > 0
+        }
+        return max(waits, key=waits.__getitem__, default=None)
 
     def settle(self, hold: Hold, actual: Demand) -> bool:
         """End a hold by what was used; see ``BudgetStore.settle``."""
@@ -155,6 +211,8 @@ class MemoryBudgets:
         changes = change.cost_pico or 0, change.tokens or 0, change.requests
         parked = freed.cost_pico or 0, freed.tokens or 0, freed.requests
         for account in self._accounts_of(subject):
+            if not account.budget.is_in_force(at):
+                continue
             unit = UNIT_INDEX[account.budget.unit]
             account.add_base(at, changes[unit] - parked[unit], -parked[unit])
 
@@ -163,7 +221,7 @@ class MemoryBudgets:
         best = None
         best_left = best_limit = 1
         for counter in hold.counters:
-            limit = counter.account.limit
+            limit = counter.limit
             left = limit - counter.spent - counter.held
             # Shares of the limits are compared crosswise, so that no division rounds.
             if best is None or left * best_limit < best_left * limit:
@@ -184,8 +242,9 @@ class MemoryBudgets:
     def install(self, budgets: Iterable[Budget], at: datetime) -> tuple[Budget, ...]:
         """Replace the set of budgets; open holds that match are held in new budgets too.
 
-        A budget keeps its counters while its id, scope, unit and window stay; limit, mode and
-        thresholds may change. Loads of what was spent before must not overlap: add every base of
+        A budget keeps its counters while its id, scope, unit, window and validity stay, and
+        whether it rolls over; limit, mode, top-ups and thresholds may change. Loads of what was
+        spent before must not overlap: add every base of
         one installation before the next.
 
         Args:
@@ -207,15 +266,24 @@ class MemoryBudgets:
         for rank, budget in enumerate(listed):
             account = self._accounts.get(budget.id)
             if account is None or not _counts_alike(account.budget, budget):
-                account = _open_account(budget, at)
+                account = self._open_account(budget, at)
                 fresh.append(account)
             account.adopt(budget, rank)
             accounts[budget.id] = account
         self._accounts = accounts
+        self.is_pacing = any(budget.actions.throttle_s for budget in listed)
         self._plans.clear()
         self._index_scopes()
         self._move_holds(fresh)
         return tuple(account.budget for account in fresh)
+
+    def _open_account(self, budget: Budget, at: datetime) -> Account:
+        if isinstance(budget.window, RollingWindow):
+            return RollingAccount(budget, budget.window, at, self._share_of)
+        # What the window before left is known to one process alone: others take nothing over.
+        if budget.rollover_max is not None and self._share_of is None:
+            return CarryingAccount(budget, at)
+        return CalendarAccount(budget, at, self._share_of)
 
     def add_base(
         self, budget_id: BudgetId, window_start: datetime, settled: int, parked: int
@@ -257,15 +325,20 @@ class MemoryBudgets:
         counters = []
         start, end = _FIRST, _LAST
         for account in plan.accounts:
+            first, last = account.budget.valid_from or _FIRST, account.budget.valid_to or _LAST
+            if not first <= at < last:
+                start, end = (start, min(end, first)) if at < first else (max(start, last), end)
+                continue
             counter = account.counter_at(at)
             counters.append(counter)
             self._epoch += account.prune()
             if not isinstance(counter, RollingCounter):
-                start = max(start, counter.window.start)
-                end = min(end, counter.window.end or _LAST)
+                first, last = counter.window.start, counter.window.end or _LAST
+            start, end = max(start, first), min(end, last)
         plan.counters = tuple(counters)
         plan.hard = tuple(counter for counter in counters if counter.account.is_hard)
         plan.rolling = tuple(one for one in counters if isinstance(one, RollingCounter))
+        plan.told = tuple(one.account for one in counters if one.account.is_told)
         plan.start, plan.end, plan.epoch = start, end, self._epoch
 
     def _accounts_of(self, subject: Subject) -> list[Account]:
@@ -294,17 +367,28 @@ class MemoryBudgets:
                 if self._accounts.get(counter.account.budget.id) is counter.account
             ]
             for account in fresh:
-                if is_in_scope(account.budget.scope, hold.subject):
+                budget = account.budget
+                if is_in_scope(budget.scope, hold.subject) and budget.is_in_force(hold.at):
                     counter = account.counter_at(hold.at)
                     counter.held += hold.held[counter.unit]
                     kept.append(counter)
             hold.counters = tuple(kept)
 
 
-def _refusal(counter: Counter, asked: int | None) -> BudgetExhausted:
+def refuse(counter: Counter, asked: int | None) -> BudgetExhausted:
+    """Say no for a counter as it stands.
+
+    Args:
+        counter: The one without room.
+        asked: What was asked for; ``None`` when nothing bounds it.
+
+    Returns:
+        The refusal.
+    """
     return BudgetExhausted(
         budget=counter.account.budget,
         window=counter.window,
+        limit=counter.limit,
         spent=counter.spent,
         held=counter.held,
         asked=asked,
@@ -313,10 +397,11 @@ def _refusal(counter: Counter, asked: int | None) -> BudgetExhausted:
 
 
 def _counts_alike(old: Budget, new: Budget) -> bool:
-    return (old.scope, old.unit, old.window) == (new.scope, new.unit, new.window)
+    return _counting(old) == _counting(new)
 
 
-def _open_account(budget: Budget, at: datetime) -> Account:
-    if isinstance(budget.window, RollingWindow):
-        return RollingAccount(budget, budget.window, at)
-    return CalendarAccount(budget)
+def _counting(budget: Budget) -> tuple[object, ...]:
+    # A window that takes over must know what the one before spent, so rollover counts anew too.
+    rolls_over = budget.rollover_max is not None
+    rule = budget.scope, budget.unit, budget.window
+    return *rule, budget.valid_from, budget.valid_to, rolls_over

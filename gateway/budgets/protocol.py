@@ -6,12 +6,61 @@ Must never grow a method that a call does not use.
 from datetime import datetime
 from typing import Protocol
 
-from gateway.budgets.counters import Hold
-from gateway.budgets.rules import BudgetExhausted, BudgetStatus, Demand, Subject
+from gateway.budgets.holds import Hold
+from gateway.budgets.rules import (
+    Budget,
+    BudgetExhausted,
+    BudgetId,
+    BudgetStatus,
+    Demand,
+    Subject,
+)
+
+
+class BudgetsUnavailable(Exception):
+    """A store that a budget cannot do without is down; nothing is held.
+
+    Attributes:
+        store: Which.
+    """
+
+    def __init__(self, store: str) -> None:
+        super().__init__(store)
+        self.store = store
 
 
 class BudgetStore(Protocol):
     """Holds and settles amounts in every budget that applies to a call."""
+
+    @property
+    def is_pacing(self) -> bool:
+        """Whether any budget slows calls down; ``ahead_s`` is asked only then."""
+        ...
+
+    def ahead_s(self, subject: Subject, at: datetime, waited_s: float) -> float:
+        """Tell how long a call is to wait so that what is spent stays in step with the window.
+
+        Args:
+            subject: The call.
+            at: Now; aware.
+            waited_s: How long it has waited already.
+
+        Returns:
+            Seconds; 0 or less where it may go on.
+        """
+        ...
+
+    def slowed_by(self, subject: Subject, at: datetime) -> BudgetId | None:
+        """Tell which budget makes a call wait longest; asked only where one does.
+
+        Args:
+            subject: The call.
+            at: Now; aware.
+
+        Returns:
+            Its id; ``None`` where none makes it wait.
+        """
+        ...
 
     async def reserve(
         self, hold_id: str, subject: Subject, demand: Demand, at: datetime
@@ -28,6 +77,22 @@ class BudgetStore(Protocol):
         Returns:
             The hold, to be ended once by ``settle`` or ``release``; or the first hard budget that
             had no room.
+
+        Raises:
+            BudgetsUnavailable: It cannot be told whether there is room.
+        """
+        ...
+
+    def lacking(self, subject: Subject, demand: Demand, at: datetime) -> tuple[Budget, ...]:
+        """List the hard budgets that have no room for a demand, as far as is known here.
+
+        Args:
+            subject: The call.
+            demand: The most it can come to.
+            at: When it was admitted.
+
+        Returns:
+            In the order in which they are asked.
         """
         ...
 

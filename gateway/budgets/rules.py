@@ -4,18 +4,32 @@ Must never keep a counter or ask for the time.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final, NewType, NotRequired, TypedDict
+from typing import Final, Literal, NewType, NotRequired, TypedDict
 
 import msgspec
 
-from gateway.budgets.windows import BudgetWindow, WindowRule, parse_window
+from gateway.budgets.actions import NO_ACTIONS, BudgetActions, parse_actions
+from gateway.budgets.windows import (
+    BudgetWindow,
+    RollingWindow,
+    TotalWindow,
+    WindowRule,
+    parse_window,
+)
+from gateway.clock import EPOCH
 from pricing.money import money_from_text, pico_to_text
 
 BudgetId = NewType("BudgetId", str)
+
+_TICK: Final = timedelta(microseconds=1)
+_RATE_LIMIT_S_MAX: Final = 60
+
+
+OnStoreDown = Literal["closed", "open"]
 
 
 class Unit(StrEnum):
@@ -59,6 +73,19 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopUp:
+    """An amount added to one window of a budget, once.
+
+    Attributes:
+        at: An instant of the window.
+        amount: In the budget's unit; more than nothing.
+    """
+
+    at: datetime
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """A limit over a window for a scope.
 
@@ -72,6 +99,14 @@ class Budget:
         window: When the counter starts again.
         mode: What happens at the limit.
         thresholds: Percentages of the limit that raise an alert.
+        valid_from: First instant whose calls count; ``None`` for any.
+        valid_to: First instant whose calls count no longer; ``None`` for never.
+        rollover_max: Most that a window takes over of what the one before left; ``None`` for
+            nothing.
+        top_ups: What was added to single windows.
+        actions: What it does beside refusing.
+        on_store_down: Whether calls go on where the store that workers share cannot be asked;
+            ``None`` closes hard budgets and leaves others open.
     """
 
     id: BudgetId
@@ -81,6 +116,27 @@ class Budget:
     window: WindowRule
     mode: Mode = Mode.HARD
     thresholds: tuple[int, ...] = ()
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    rollover_max: int | None = None
+    top_ups: tuple[TopUp, ...] = ()
+    actions: BudgetActions = NO_ACTIONS
+
+    def is_in_force(self, at: datetime) -> bool:
+        """Tell whether calls of an instant count.
+
+        Args:
+            at: Aware instant.
+
+        Returns:
+            Whether it lies between ``valid_from`` and ``valid_to``.
+        """
+        return not (
+            (self.valid_from is not None and at < self.valid_from)
+            or (self.valid_to is not None and at >= self.valid_to)
+        )
+
+    on_store_down: OnStoreDown | None = None
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +173,7 @@ class BudgetExhausted:
     Attributes:
         budget: The budget that said no.
         window: The window it said no for.
+        limit: Largest amount in that window.
         spent: Settled and parked so far in that window, in the budget's unit.
         held: Held by open calls in that window.
         asked: What the call asked for; ``None`` when nothing bounds it.
@@ -126,6 +183,7 @@ class BudgetExhausted:
 
     budget: Budget
     window: BudgetWindow
+    limit: int
     spent: int
     held: int
     asked: int | None
@@ -141,6 +199,12 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
         spent: Settled plus parked, in the budget's unit.
         held: Held by open calls.
         parked: The part of ``spent`` whose true amount is not known; counted at its ceiling.
+        limit: Largest amount in the window, with what was topped up and rolled over.
+        topped_up: The part of ``limit`` that was added to this window alone.
+        rolled_over: The part of ``limit`` that the window before left.
+        is_in_force: Whether calls count now; where not, the window is the first or the last one.
+        since: First instant that has been counted where the window's start does not tell;
+            ``None`` where it does, or nobody knows.
     """
 
     budget: Budget
@@ -148,11 +212,16 @@ class BudgetStatus(msgspec.Struct, frozen=True, kw_only=True):
     spent: int
     held: int
     parked: int
+    limit: int
+    topped_up: int = 0
+    rolled_over: int = 0
+    is_in_force: bool = True
+    since: datetime | None = None
 
     @property
     def remaining(self) -> int:
         """Limit minus spent minus held; negative when a soft budget is overrun."""
-        return self.budget.limit - self.spent - self.held
+        return self.limit - self.spent - self.held
 
 
 def is_in_scope(scope: Mapping[str, str], subject: Subject) -> bool:
@@ -184,29 +253,64 @@ def read_part(part: str, subject: Subject) -> str | None:
     return value
 
 
-def is_rate_limit(window: BudgetWindow) -> bool:
+def is_rate_limit(budget: Budget, window: BudgetWindow) -> bool:
     """Tell whether a refusal in this window is a rate limit rather than a spent budget.
 
     Args:
-        window: The window that said no.
+        budget: The budget that said no.
+        window: Its window that said no.
 
     Returns:
-        True for windows of a minute or less.
+        True for windows of a minute or less; not for a longer one that the budget's own beginning
+        or end has cut short.
     """
-    return window.end is not None and (window.end - window.start).total_seconds() <= 60
+    if window.end is None:
+        return False
+    length_s = (window.end - window.start).total_seconds()
+    if length_s > _RATE_LIMIT_S_MAX:
+        return False
+    whole = budget.window.window_at(window.start)
+    return whole.end is not None and (whole.end - whole.start).total_seconds() <= _RATE_LIMIT_S_MAX
+
+
+def is_rate_budget(budget: Budget) -> bool:
+    """Tell whether a budget is a rate limit, of which answers tell in the usual headers.
+
+    Args:
+        budget: Any budget.
+
+    Returns:
+        True for a limit of requests or tokens over a minute or less.
+    """
+    if budget.unit is Unit.USD or budget.mode is Mode.OBSERVE:
+        return False
+    return is_rate_limit(budget, budget.window.window_at(EPOCH))
 
 
 def window_of(budget: Budget, at: datetime) -> BudgetWindow:
-    """Find the window an instant falls in.
+    """Find the window an instant falls in, cut to the time in which the budget is in force.
 
     Args:
         budget: Any budget.
         at: Aware instant.
 
     Returns:
-        Half-open window with ``start <= at < end``; ``end`` is ``None`` for ``total``.
+        Half-open window with ``start <= at < end``; ``end`` is ``None`` when it never ends. Before
+        the budget is in force its first window, and afterwards its last one.
     """
-    return budget.window.window_at(at)
+    first, last = budget.valid_from, budget.valid_to
+    if first is None and last is None:
+        return budget.window.window_at(at)
+    if last is not None and at >= last:
+        at = last - _TICK
+    if first is not None and at < first:
+        at = first
+    window = budget.window.window_at(at)
+    start, end = window.start, window.end
+    return BudgetWindow(
+        start if first is None or start > first else first,
+        last if end is None or (last is not None and last < end) else end,
+    )
 
 
 PARTS: Final = ("organization", "team", "project", "key", "user", "model", "provider")
@@ -285,8 +389,15 @@ class BudgetDefinition(TypedDict):
         limit: Text for ``parse_limit``.
         window: Text for ``gateway.budgets.windows.parse_window``.
         timezone: IANA name; UTC when not given.
+        anchor: Where windows begin, for ``parse_window``; the calendar's own when not given.
         mode: ``hard``, ``soft`` or ``observe``; ``hard`` when not given.
         thresholds: Percentages of the limit that raise an alert; none when not given.
+        actions: Texts for ``gateway.budgets.actions.parse_actions``; none when not given.
+        rollover: Whether a window takes over what the one before left, at most the limit; or the
+            most it takes over, as text for ``parse_limit``. Not when not given.
+        valid_from: First instant that counts; any when not given.
+        valid_to: First instant that counts no longer; never when not given.
+        on_store_down: ``closed`` or ``open``; by the mode when not given.
     """
 
     id: str
@@ -294,15 +405,22 @@ class BudgetDefinition(TypedDict):
     limit: str
     window: str
     timezone: NotRequired[str]
+    anchor: NotRequired[str | None]
     mode: NotRequired[str]
     thresholds: NotRequired[Sequence[int]]
+    actions: NotRequired[Sequence[str]]
+    rollover: NotRequired[bool | str]
+    valid_from: NotRequired[datetime | None]
+    valid_to: NotRequired[datetime | None]
+    on_store_down: NotRequired[OnStoreDown | None]
 
 
-def budget_from_config(definition: BudgetDefinition) -> Budget:
+def budget_from_config(definition: BudgetDefinition, top_ups: Iterable[TopUp] = ()) -> Budget:
     """Read a budget as the configuration and the API write it.
 
     Args:
         definition: Fields of the right types; what they say is checked here.
+        top_ups: What was added to single windows of it, in its unit.
 
     Returns:
         The budget.
@@ -319,19 +437,76 @@ def budget_from_config(definition: BudgetDefinition) -> Budget:
     mode = definition.get("mode", Mode.HARD.value)
     if mode not in {known.value for known in Mode}:
         raise ValueError(f"mode {mode!r} is not known; write hard, soft or observe")
+    window = parse_window(
+        definition["window"], definition.get("timezone", "UTC"), definition.get("anchor")
+    )
+    valid_from, valid_to = _read_validity(definition)
+    rollover_max = _read_rollover(definition.get("rollover", False), limit, unit)
+    if rollover_max is not None:
+        _check_rollover(window, valid_from)
     return Budget(
         id=BudgetId(definition["id"]),
         scope=scope,
         limit=limit,
         unit=unit,
-        window=parse_window(definition["window"], definition.get("timezone", "UTC")),
+        window=window,
         mode=Mode(mode),
         thresholds=thresholds,
+        actions=parse_actions(definition.get("actions", ()), mode, window),
+        valid_from=valid_from,
+        valid_to=valid_to,
+        rollover_max=rollover_max,
+        top_ups=tuple(top_ups),
+        on_store_down=definition.get("on_store_down"),
     )
 
 
+def _read_validity(definition: BudgetDefinition) -> tuple[datetime | None, datetime | None]:
+    first, last = definition.get("valid_from"), definition.get("valid_to")
+    for name, at in (("valid_from", first), ("valid_to", last)):
+        if at is not None and at.tzinfo is None:
+            raise ValueError(f"{name} {at.isoformat()} has no zone; end it with Z or an offset")
+    if first is not None and last is not None and last <= first:
+        raise ValueError("valid_to is not after valid_from: the budget would never be in force")
+    return (
+        None if first is None else first.astimezone(UTC),
+        None if last is None else last.astimezone(UTC),
+    )
+
+
+def _read_rollover(rollover: bool | str, limit: int, unit: Unit) -> int | None:
+    if isinstance(rollover, bool):
+        return limit if rollover else None
+    most = _amount_in(unit, rollover)
+    if most is None:
+        raise ValueError(
+            f"rollover {rollover!r} is not accepted; write true, false or the most that is taken "
+            f'over, such as "100 {unit.value}"'
+        )
+    return most
+
+
+def _amount_in(unit: Unit, text: str) -> int | None:
+    try:
+        amount, its_unit = parse_limit(text)
+    except ValueError:
+        return None
+    return amount if its_unit is unit else None
+
+
+def _check_rollover(window: WindowRule, valid_from: datetime | None) -> None:
+    has_earlier = not isinstance(window, TotalWindow | RollingWindow)
+    if not has_earlier:
+        raise ValueError(f"rollover does not fit the window {window.text!r}: none comes before it")
+    if valid_from is None:
+        raise ValueError(
+            "rollover needs valid_from, where its first window begins: nothing is taken over from "
+            "before"
+        )
+
+
 def budget_to_config(budget: Budget) -> BudgetDefinition:
-    """Write a budget so that ``budget_from_config`` reads the same one back.
+    """Write a budget so that ``budget_from_config`` reads the same one back, but for its top-ups.
 
     Args:
         budget: Any budget.
@@ -339,12 +514,22 @@ def budget_to_config(budget: Budget) -> BudgetDefinition:
     Returns:
         Every field, defaults written out.
     """
+
+    def text(amount: int) -> str:
+        return f"{amount_to_text(amount, budget.unit)} {budget.unit.value}"
+
     return BudgetDefinition(
         id=budget.id,
         scope=dict(budget.scope),
-        limit=f"{amount_to_text(budget.limit, budget.unit)} {budget.unit.value}",
+        limit=text(budget.limit),
         window=budget.window.text,
         timezone=budget.window.timezone,
+        anchor=budget.window.anchor,
         mode=budget.mode.value,
         thresholds=list(budget.thresholds),
+        actions=list(budget.actions.texts),
+        rollover=False if budget.rollover_max is None else text(budget.rollover_max),
+        valid_from=budget.valid_from,
+        valid_to=budget.valid_to,
+        on_store_down=budget.on_store_down,
     )

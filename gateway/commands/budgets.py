@@ -1,35 +1,21 @@
-"""``taximeter budgets``. Must never change a budget that the settings file owns.
-
-What open calls hold is known to the running gateway alone; ``GET /api/v1/budgets`` shows it.
-"""
+"""``taximeter budgets``. Must never change a budget that the settings file owns."""
 
 import argparse
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Engine
-
-from gateway.budgets.rules import Budget, Mode, amount_to_text, window_of
-from gateway.budgets.windows import BudgetWindow
-from gateway.clock import Clock, SystemClock, epoch_us
-from gateway.commands.catch_up import catch_up
-from gateway.commands.context import actor_name, read_settings
-from gateway.commands.database import directory_answers, opened_database, opened_directory
-from gateway.commands.entities import (
-    Noun,
-    instant_text,
-    list_all,
-    read_all,
-    say_done,
-    show_one,
-)
-from gateway.commands.output import bar_text, write_json, write_line, write_note, write_table
-from gateway.commands.parsing import Actions, add_json, parse_count, parse_list, parse_pair
+from gateway.clock import SystemClock
+from gateway.commands.alerts import add_alert_actions, list_alerts, send_test
+from gateway.commands.budget_fields import add_fields, given_fields
+from gateway.commands.budget_status import show_status
+from gateway.commands.context import actor_name
+from gateway.commands.database import opened_directory
+from gateway.commands.entities import Noun, instant_text, list_all, say_done, show_one
+from gateway.commands.output import CommandFailed, write_fields, write_json, write_line, write_table
+from gateway.commands.parsing import Actions, add_json, parse_instant
 from gateway.directory import Directory
-from gateway.directory_model import BudgetEntry
-from gateway.directory_nouns import to_budget
-from gateway.ledger.queries import Queries, Spent
+from gateway.directory_model import BudgetEntry, TopUpEntry
+from gateway.directory_nouns import Budgets
+from gateway.directory_top_ups import TopUpWish
 
 _NOUN: Final = Noun(
     plural="budgets",
@@ -39,21 +25,24 @@ _NOUN: Final = Noun(
         "LIMIT": lambda budget: budget.limit,
         "WINDOW": lambda budget: budget.window,
         "TIMEZONE": lambda budget: budget.timezone,
+        "ANCHOR": lambda budget: budget.anchor,
         "MODE": lambda budget: budget.mode,
         "ALERTS": lambda budget: ", ".join(f"{percent}%" for percent in budget.thresholds),
+        "ACTIONS": lambda budget: ", ".join(budget.actions),
+        "ROLLOVER": lambda budget: _rollover_text(budget),
+        "VALID FROM": lambda budget: budget.valid_from,
+        "VALID TO": lambda budget: budget.valid_to,
         "FROM": lambda budget: budget.managed_by,
     },
 )
-_STATUS_HEADINGS: Final = (
-    "ID",
-    "SPENT",
-    "LIMIT",
-    "REMAINING",
-    "UNIT",
-    "USED",
-    "MODE",
-    "WINDOW ENDS",
-)
+_TOP_UPS_ROWS: Final = 500
+_TOP_UP_HEADINGS: Final = ("ADDED", "AMOUNT", "WINDOW FROM", "WINDOW TO", "BY", "WHY")
+
+
+def _rollover_text(budget: BudgetEntry) -> str:
+    if isinstance(budget.rollover, str):
+        return f"at most {budget.rollover}"
+    return "at most the limit" if budget.rollover else ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,65 +53,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     actions = Actions(parser)
     add_json(actions.add("list", "list every budget", "list --json"))
-    _add_create(actions)
+    make = actions.add(
+        "create",
+        "create a budget, in force within a second",
+        "create search-month --scope team=search --limit '500 USD' --window month"
+        " --timezone Europe/Berlin --thresholds 50,80,100\n"
+        "create payday --limit '500 USD' --window month --anchor 2026-01-25T09:00:00"
+        " --rollover '100 USD'",
+    )
+    make.add_argument("id", help="id of the new budget")
+    add_fields(make, is_new=True)
+    add_json(make)
+    change = actions.add(
+        "update",
+        "change a budget within a second; what is not given stays as it is",
+        "update search-month --limit '800 USD' --no-rollover",
+    )
+    change.add_argument("id")
+    add_fields(change, is_new=False)
+    add_json(change)
     show = actions.add("show", "show a budget", "show search-month")
     show.add_argument("id")
     add_json(show)
     drop = actions.add("delete", "delete a budget", "delete search-month")
     drop.add_argument("id")
+    _add_top_up(actions)
     status = actions.add(
         "status",
-        "show what is spent and left, from the ledger; without what open calls hold",
+        "show what is spent, held by open calls and left, and when it will be used up",
         "status\nstatus search-month --json",
     )
     status.add_argument("id", nargs="?", help="one budget; all of them unless given")
     add_json(status)
+    add_alert_actions(actions)
 
 
-def _add_create(actions: Actions) -> None:
-    make = actions.add(
-        "create",
-        "create a budget, in force within a second",
-        "create search-month --scope team=search --limit '500 USD' --window month"
-        " --timezone Europe/Berlin --thresholds 50,80,100",
+def _add_top_up(actions: Actions) -> None:
+    add = actions.add(
+        "top-up",
+        "add an amount to one window of a budget, for good",
+        "top-up search-month '100 USD' --reason 'launch week'",
     )
-    make.add_argument("id", help="id of the new budget")
-    make.add_argument(
-        "--scope",
-        action="append",
-        default=[],
-        type=parse_pair,
-        metavar="NAME=VALUE",
-        help="whom it limits: organization, team, project, key, user, model, provider or"
-        " tag.<name>; may be repeated, all must match; every call unless given",
+    add.add_argument("id")
+    add.add_argument("amount", help="such as '100 USD', in the budget's unit")
+    add.add_argument("--reason", required=True, help="why, for whoever looks later")
+    add.add_argument(
+        "--at",
+        type=parse_instant,
+        metavar="T",
+        help="an instant of the window (that which holds now)",
     )
-    make.add_argument(
-        "--limit", required=True, help="'500 USD', '2000000 tokens' or '100 requests'"
+    add_json(add)
+    shown = actions.add(
+        "top-ups", "list what was added to windows of a budget", "top-ups search-month"
     )
-    make.add_argument(
-        "--window",
-        required=True,
-        help="minute, hour, day, week, month, quarter, year, total or rolling:<seconds>",
-    )
-    make.add_argument("--timezone", default="UTC", help="zone of the borders (%(default)s)")
-    make.add_argument(
-        "--mode",
-        choices=[mode.value for mode in Mode],
-        default=Mode.HARD.value,
-        help="what happens at the limit (%(default)s)",
-    )
-    make.add_argument(
-        "--thresholds",
-        type=_parse_percents,
-        default=(),
-        metavar="N[,N]",
-        help="percentages of the limit that raise an alert (none)",
-    )
-    add_json(make)
-
-
-def _parse_percents(text: str) -> tuple[int, ...]:
-    return tuple(parse_count(item.removesuffix("%")) for item in parse_list(text))
+    shown.add_argument("id")
+    add_json(shown)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -134,97 +120,101 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         Exit code.
     """
-    if args.action == "status":
-        return _status(args, SystemClock())
+    match args.action:
+        case "status":
+            return show_status(args, SystemClock())
+        case "alerts":
+            return list_alerts(args)
+        case "test-alert":
+            return send_test(args)
+        case _:
+            return _change(args)
+
+
+def _change(args: argparse.Namespace) -> int:
     with opened_directory(args) as directory:
-        match args.action:
-            case "list":
-                return list_all(_NOUN, directory.budgets.page, args)
-            case "create":
-                entry = BudgetEntry(
-                    id=args.id,
-                    scope=dict(args.scope),
-                    limit=args.limit,
-                    window=args.window,
-                    timezone=args.timezone,
-                    mode=args.mode,
-                    thresholds=args.thresholds,
-                )
-                return show_one(_NOUN, directory.budgets.create(entry, actor=actor_name()), args)
-            case "show":
-                return show_one(_NOUN, directory.budgets.load(args.id), args)
-            case _:
-                directory.budgets.delete(args.id, actor=actor_name())
-                return say_done("budget", args.id, "deleted")
+        if args.action in {"top-up", "top-ups"}:
+            return _run_top_ups(directory, args)
+        return _run_budgets(directory.budgets, args)
 
 
-def _status(args: argparse.Namespace, clock: Clock) -> int:
-    settings = read_settings(args)
-    with opened_database(settings) as engine, directory_answers(args):
-        directory = Directory(engine, settings)
-        entries = [directory.budgets.load(args.id)] if args.id else read_all(directory.budgets.page)
-        budgets = [to_budget(entry) for entry in entries]
-        catch_up(settings, engine, clock)
-        found = _read_status(engine, budgets, clock.now())
+def _run_budgets(budgets: Budgets, args: argparse.Namespace) -> int:
+    match args.action:
+        case "list":
+            return list_all(_NOUN, budgets.page, args)
+        case "create":
+            fields = {"scope": {}, **given_fields(args)}
+            shown = budgets.create(BudgetEntry(id=args.id, **fields), actor=actor_name())
+        case "update":
+            fields = given_fields(args)
+            if not fields:
+                hint = "give what is to be another, such as --limit '800 USD'"
+                raise CommandFailed(f"budget {args.id}: nothing to change; {hint}", exit_code=2)
+            shown = budgets.update(args.id, fields, actor=actor_name())
+        case "show":
+            shown = budgets.load(args.id)
+        case _:
+            budgets.delete(args.id, actor=actor_name())
+            return say_done("budget", args.id, "deleted")
+    return show_one(_NOUN, shown, args)
+
+
+def _run_top_ups(directory: Directory, args: argparse.Namespace) -> int:
+    if args.action == "top-ups":
+        return _list_top_ups(directory, args)
+    wish = TopUpWish(budget=args.id, amount=args.amount, reason=args.reason, at=args.at)
+    return _show_top_up(directory.top_ups.add(wish, actor=actor_name()), args)
+
+
+def _show_top_up(entry: TopUpEntry, args: argparse.Namespace) -> int:
     if args.json:
-        rows = [_status_row(*status) for status in found]
-        write_json(rows[0] if args.id else rows)
-    elif found:
-        write_table(
-            _STATUS_HEADINGS,
-            [_status_cells(*status) for status in found],
-            right=("SPENT", "LIMIT", "REMAINING"),
-        )
-        for budget, _, spent in found:
-            if spent.parked:
-                amount = f"{amount_to_text(spent.parked, budget.unit)} {budget.unit}"
-                write_note(f"{budget.id}: {amount} of it is the ceiling of calls of unknown cost")
+        write_json(_plain(entry))
     else:
-        write_line("no budgets")
+        write_fields([("budget", entry.budget), *zip(_names(), _cells(entry), strict=True)])
     return 0
 
 
-_Status = tuple[Budget, BudgetWindow, Spent]
+def _list_top_ups(directory: Directory, args: argparse.Namespace) -> int:
+    entries: list[TopUpEntry] = []
+    cursor = None
+    while True:
+        page = directory.top_ups.page(args.id, _TOP_UPS_ROWS, cursor)
+        entries += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    if args.json:
+        write_json([_plain(entry) for entry in entries])
+    elif entries:
+        write_table(_TOP_UP_HEADINGS, [_cells(entry) for entry in entries], right=("AMOUNT",))
+    else:
+        write_line("nothing was added")
+    return 0
 
 
-def _read_status(engine: Engine, budgets: Iterable[Budget], at: datetime) -> list[_Status]:
-    queries = Queries(engine)
-    found = []
-    for budget in budgets:
-        window = window_of(budget, at)
-        end_us = None if window.end is None else epoch_us(window.end)
-        spent = queries.sum_spent(
-            budget.scope, budget.unit, epoch_us(window.start), end_us, up_to={}
-        )
-        found.append((budget, window, spent))
-    return found
+def _names() -> list[str]:
+    return [heading.lower() for heading in _TOP_UP_HEADINGS]
 
 
-def _status_cells(budget: Budget, window: BudgetWindow, spent: Spent) -> list[str]:
-    total = spent.settled + spent.parked
+def _cells(entry: TopUpEntry) -> list[str]:
     return [
-        budget.id,
-        amount_to_text(total, budget.unit),
-        amount_to_text(budget.limit, budget.unit),
-        amount_to_text(budget.limit - total, budget.unit),
-        budget.unit.value,
-        bar_text(total, budget.limit),
-        budget.mode.value,
-        "never" if window.end is None else instant_text(window.end),
+        instant_text(entry.created_at),
+        entry.amount,
+        instant_text(entry.window_start),
+        "never" if entry.window_end is None else instant_text(entry.window_end),
+        entry.actor,
+        entry.reason,
     ]
 
 
-def _status_row(budget: Budget, window: BudgetWindow, spent: Spent) -> dict[str, Any]:
-    total = spent.settled + spent.parked
+def _plain(entry: TopUpEntry) -> dict[str, str | None]:
     return {
-        "id": budget.id,
-        "limit": amount_to_text(budget.limit, budget.unit),
-        "spent": amount_to_text(total, budget.unit),
-        "parked": amount_to_text(spent.parked, budget.unit),
-        "reserved": None,
-        "remaining": amount_to_text(budget.limit - total, budget.unit),
-        "unit": budget.unit.value,
-        "mode": budget.mode.value,
-        "window_start": instant_text(window.start),
-        "window_end": None if window.end is None else instant_text(window.end),
+        "id": entry.id,
+        "budget": entry.budget,
+        "amount": entry.amount,
+        "reason": entry.reason,
+        "actor": entry.actor,
+        "created_at": instant_text(entry.created_at),
+        "window_start": instant_text(entry.window_start),
+        "window_end": None if entry.window_end is None else instant_text(entry.window_end),
     }

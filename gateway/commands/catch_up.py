@@ -14,7 +14,8 @@ from sqlalchemy import Engine
 from gateway.clock import Clock, epoch_us
 from gateway.commands.output import write_note
 from gateway.ledger.errors import JournalBroken, JournalFull, JournalInUse, ShippedTo
-from gateway.ledger.recovery import recover
+from gateway.ledger.journal import Journal
+from gateway.ledger.recovery import RecoveryReport, recover
 from gateway.ledger.segments import INTENT_START, Frame, list_segments, read_frames, segment_path
 from gateway.ledger.store import LedgerStore
 from gateway.own_rates import book_finder
@@ -40,13 +41,7 @@ def catch_up(settings: Settings, engine: Engine, clock: Clock) -> None:
     if not folder.is_dir() or not list_segments(folder):
         return
     try:
-        journal, report = recover(
-            folder,
-            LedgerStore(engine),
-            now_us=epoch_us(clock.now()),
-            fsync=settings.storage.fsync,
-            find_book=book_finder(settings, PriceStore(engine, clock).load_book),
-        )
+        journal, report = take_over(folder, settings, engine, clock)
     except JournalInUse:
         if not wait_for_owner(folder, LedgerStore(engine), clock):
             write_note("warning: the newest records are not in the ledger yet and are missing here")
@@ -59,6 +54,34 @@ def catch_up(settings: Settings, engine: Engine, clock: Clock) -> None:
         write_note(f"warning: records of the journal are missing here: {report.store_trouble}")
     for path in report.damaged_files:
         write_note(f"warning: a segment of the journal is damaged; its copy is {path}")
+
+
+def take_over(
+    folder: Path, settings: Settings, engine: Engine, clock: Clock
+) -> tuple[Journal, RecoveryReport]:
+    """End the open calls of a journal that nobody owns, and ship what is in it.
+
+    Args:
+        folder: The journal.
+        settings: For ``fsync``, and prices of one's own.
+        engine: Of the ledger, migrated.
+        clock: For ends of calls that never ended.
+
+    Returns:
+        The journal, which nobody else can take before it is closed, and what was done.
+
+    Raises:
+        JournalInUse: Another process has it.
+        JournalBroken: It cannot be read or written.
+        JournalFull: The disk is full.
+    """
+    return recover(
+        folder,
+        LedgerStore(engine),
+        now_us=epoch_us(clock.now()),
+        fsync=settings.storage.fsync,
+        find_book=book_finder(settings, PriceStore(engine, clock).load_book),
+    )
 
 
 def wait_for_owner(
@@ -82,7 +105,7 @@ def wait_for_owner(
     target = _last_record_end(folder)
     never = threading.Event()
     while target is not None:
-        shipped = store.shipped_to(_writer_of(folder))
+        shipped = store.shipped_to(writer_of(folder))
         if shipped is not None and _key(shipped) >= _key(target):
             return True
         if clock.monotonic_s() >= deadline_s:
@@ -95,7 +118,15 @@ def _key(position: ShippedTo) -> tuple[int, int]:
     return position.segment, position.offset
 
 
-def _writer_of(folder: Path) -> str:
+def writer_of(folder: Path) -> str:
+    """Read the name of a journal, without making one.
+
+    Args:
+        folder: Where it is, if it is there at all.
+
+    Returns:
+        The name under which its records stand in the ledger; empty where there is none.
+    """
     try:
         return (folder / "writer").read_text("ascii").strip()
     except OSError:

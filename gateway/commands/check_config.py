@@ -9,8 +9,11 @@ import sys
 
 import yaml
 
+from gateway.clock import SystemClock
 from gateway.commands.books import read_book
+from gateway.commands.budget_checks import find_odd_budgets
 from gateway.commands.context import config_path
+from gateway.commands.doctor_budgets import configured_budgets
 from gateway.commands.output import write_json, write_line, write_note
 from gateway.commands.parsing import add_json, show_example
 from gateway.settings import SettingsBroken, effective, load_settings, warnings_of
@@ -44,14 +47,21 @@ def run(args: argparse.Namespace) -> int:
         count = len(broken.problems)
         write_note(f"{broken}\n{count} problem{'s' if count > 1 else ''}; nothing was started")
         return 1
-    version = read_book(settings).version.version
+    book = read_book(settings)
+    version = book.version.version
+    odd = find_odd_budgets(configured_budgets(settings), settings, book, SystemClock().now(), {})
+    warnings = [
+        *warnings_of(settings),
+        *(f"budget {one.budget}: {one.seen}; {one.mend}" for one in odd),
+    ]
     shown = effective(settings)
     if args.json:
-        write_json({"settings": shown, "price_version": version, "problems": []})
+        found = {"settings": shown, "price_version": version, "problems": []}
+        write_json({**found, "warnings": warnings})
     else:
         write_line(f"# {config_path(args) or 'no file: embedded defaults'}; prices {version}")
         yaml.safe_dump(shown, sys.stdout, sort_keys=False, allow_unicode=True, width=100)
-    for warning in warnings_of(settings):
+    for warning in warnings:
         write_note(f"warning: {warning}")
     return 0
 

@@ -117,7 +117,10 @@ def directory_answers(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except Invalid as invalid:
-        text = f"{invalid.noun} {invalid.id}: {invalid.field}: {invalid.reason}"
+        # Most reasons name the field themselves.
+        names = invalid.reason.startswith(invalid.field)
+        reason = invalid.reason if names else f"{invalid.field}: {invalid.reason}"
+        text = f"{invalid.noun} {invalid.id}: {reason}"
         raise CommandFailed(text, exit_code=2) from invalid
     except ManagedByConfig as fixed:
         raise CommandFailed(

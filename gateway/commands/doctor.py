@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.clock import SystemClock
+from gateway.commands.doctor_budgets import check_budgets
 from gateway.commands.doctor_checks import (
     Finding,
     check_admin,
@@ -20,6 +21,7 @@ from gateway.commands.doctor_checks import (
     probe_provider,
 )
 from gateway.commands.doctor_database import check_database
+from gateway.commands.doctor_redis import check_redis
 from gateway.commands.output import Progress, write_json, write_line
 from gateway.commands.parsing import add_json, show_example
 from gateway.settings import Settings, SettingsBroken, find_config, load_settings, warnings_of
@@ -82,6 +84,8 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
         yield Finding.warn("settings", warning, "")
     yield from check_admin(settings)
     yield from check_database(settings)
+    yield from check_redis(settings)
+    yield from check_budgets(settings, clock.now())
     yield from check_journal(settings)
     yield from _provider_findings(settings, is_probing=args.probe)
 

@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
-from gateway.ledger.segments import SegmentScan, list_segments, scan_segment, segment_path
+from gateway.ledger.orphans import worker_journals
+from gateway.ledger.segments import (
+    FORMAT,
+    PLACES_MAX,
+    SegmentScan,
+    list_segments,
+    scan_segment,
+    segment_path,
+)
 from gateway.settings import ProviderSettings, Settings
+from gateway.settings_models import BASE_URLS
 from pricing.book import BookBroken, load_book, read_versions
 
 State = Literal["ok", "warn", "fail"]
@@ -39,6 +48,8 @@ _FREE_BYTES_WARN: Final = 1024**3
 _FREE_BYTES_FAIL: Final = 64 * 1024**2
 _BOOK_DAYS_MAX: Final = 45
 _PROBE_TIMEOUT_S: Final = 5
+# Ends of addresses that were copied from an example of a call.
+_CALLS: Final = ("/completions", "/messages", "/responses", "/embeddings", "/chat")
 _KEYLESS_KINDS: Final = frozenset({"vllm", "ollama", "demo"})
 
 
@@ -194,7 +205,8 @@ def check_journal(settings: Settings) -> Iterator[Finding]:
         yield Finding.ok("journal", f"{folder} will be made at the first start")
         return
     try:
-        yield from _check_segments(folder)
+        for journal in (folder, *worker_journals(folder)):
+            yield from _check_segments(journal)
     except OSError as broken:
         yield Finding.fail("journal", f"{folder} cannot be read: {broken}", "check its permissions")
 
@@ -211,12 +223,11 @@ def _check_segments(folder: Path) -> Iterator[Finding]:
             continue  # Its owner has shipped and deleted it meanwhile.
     entries = sum(scan.entries for scan in scans)
     owner = "a running gateway owns it" if is_owned else "no gateway runs on it"
-    yield Finding.ok("journal", f"{folder}: {len(scans)} segments, {entries} entries; {owner}")
+    held = f"{len(scans)} segments of format {FORMAT}, {entries} entries"
+    yield Finding.ok("journal", f"{folder}: {held}; {owner}")
     for scan in scans:
         if scan.damaged_bytes:
-            mend = "records around it are saved at the next start; keep the copy and find the cause"
-            seen = f"{scan.path}: {scan.damaged_bytes} bytes are no entry"
-            yield Finding.warn("journal", seen, mend)
+            yield _tell_damage(scan)
         # The owner may be writing just now; after a crash a torn end is normal and is cut off.
         if scan.torn_bytes and not is_owned:
             torn = scan.torn_bytes
@@ -229,6 +240,20 @@ def _check_segments(folder: Path) -> Iterator[Finding]:
             f"{len(unsettled)} calls were open when the gateway stopped",
             "nothing: the next start records them as aborted, at their ceiling",
         )
+
+
+def _tell_damage(scan: SegmentScan) -> Finding:
+    places = ", ".join(str(at) for at in scan.damaged_at)
+    more = " and further on" if len(scan.damaged_at) == PLACES_MAX else ""
+    seen = f"{scan.path}: {scan.damaged_bytes} bytes are no entry, from byte {places}{more}"
+    if scan.damaged_at[0] == 0:
+        mend = (
+            f"it does not begin as format {FORMAT} does: a newer taximeter can have written it, "
+            "then start that one; else entries behind it are saved at the next start"
+        )
+    else:
+        mend = "records around it are saved at the next start; keep the copy and find the cause"
+    return Finding.warn("journal", seen, mend)
 
 
 def _is_owned(folder: Path) -> bool:
@@ -275,6 +300,14 @@ def check_provider(
     if provider.api_key is None and not provider.headers and provider.kind not in _KEYLESS_KINDS:
         return Finding.warn(what, f"{seen}, without a credential", f"set providers.{name}.api_key")
     parts = urlsplit(provider.base_url or "")
+    wants = urlsplit(BASE_URLS.get(provider.kind, "")).path
+    if wants and provider.base_url is not None and not parts.path.strip("/"):
+        mend = f"add the rest of the address, such as {provider.base_url}/v1, unless it has none"
+        seen = f"{seen}: calls of /v1 go to {provider.base_url}/chat/completions"
+        return Finding.warn(what, seen, mend)
+    if parts.path.endswith(_CALLS):
+        mend = "leave out the end: the path of each call is appended to base_url"
+        return Finding.warn(what, f"{seen}: that is the address of one call", mend)
     is_near = parts.hostname in {"127.0.0.1", "::1", "localhost", None}
     if parts.scheme == "http" and provider.api_key is not None and not is_near:
         return Finding.warn(what, f"{seen}: the credential travels in the clear", "use https")

@@ -1,14 +1,12 @@
 """``taximeter ledger``. Must never change a record."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Final, get_args
+from typing import Any, Final, get_args
 
 from sqlalchemy import Engine
 
@@ -19,6 +17,7 @@ from gateway.commands.database import opened_database
 from gateway.commands.output import (
     CommandFailed,
     Progress,
+    opened_output,
     pairs_text,
     write_fields,
     write_json,
@@ -27,6 +26,7 @@ from gateway.commands.output import (
     write_table,
 )
 from gateway.commands.parsing import Actions, add_json, parse_instant, parse_pair
+from gateway.commands.rollups import CHECK, REBUILD, run_rollups
 from gateway.ledger.corrected import posted_call
 from gateway.ledger.export import ExportFormat, ExportRefused, export_records
 from gateway.ledger.filters import QueryRefused, RecordFilter
@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = Actions(parser)
     _add_export(actions)
     add_json(actions.add("verify", "recompute the hash chain of every record", "verify"))
+    rollups = actions.add(
+        "rollups",
+        "compare the sums of usage with the records, or make them again",
+        "rollups check\nrollups rebuild",
+    )
+    rollups.add_argument("what", choices=(CHECK, REBUILD), help="what to do with the sums")
+    add_json(rollups)
     show = actions.add(
         "show",
         "show a record and derive its cost again",
@@ -115,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
                 return _export(engine, args)
             case "verify":
                 return _verify(engine, args)
+            case "rollups":
+                return run_rollups(engine, args)
             case _:
                 return _show(engine, args)
 
@@ -136,7 +145,7 @@ def _export(engine: Engine, args: argparse.Namespace) -> int:
     )
     records = Queries(engine).stream_records(wanted)
     try:
-        with _opened_output(args.out) as out, Progress("records") as progress:
+        with opened_output(args.out) as out, Progress("records") as progress:
             count = export_records(_counted(records, progress), args.format, out)
     except (ExportRefused, QueryRefused) as refused:
         raise CommandFailed(str(refused), exit_code=2) from refused
@@ -151,29 +160,11 @@ def _counted(records: Iterable[LedgerRecord], progress: Progress) -> Iterator[Le
         progress.step()
 
 
-@contextmanager
-def _opened_output(path: Path | None) -> Iterator[BinaryIO]:
-    """A file is there in full or not at all: half an export looks like a cheap month."""
-    if path is None:
-        sys.stdout.flush()
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as out:
-            yield out
-        partial.replace(path)
-    except OSError as broken:
-        raise CommandFailed(f"cannot write {path}: {broken.strerror}") from broken
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _verify(engine: Engine, args: argparse.Namespace) -> int:
     queries = Queries(engine)
     journals = dict(queries.seqs())
-    problems = list(queries.verify())
+    with Progress("records", sum(journals.values())) as progress:
+        problems = list(queries.verify(progress.step))
     if args.json:
         rows = [asdict(problem) for problem in problems]
         write_json({"ok": not problems, "journals": journals, "problems": rows})

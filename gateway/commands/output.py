@@ -4,9 +4,12 @@ Must never write anything but answers to standard output: it may be piped into a
 """
 
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Final, Self, TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, Self, TextIO
 
 from gateway.clock import Clock, SystemClock
 
@@ -168,3 +171,32 @@ class Progress:
         if self._is_drawn:
             self._out.write("\r\033[K")
             self._out.flush()
+
+
+@contextmanager
+def opened_output(path: Path | None) -> Iterator[BinaryIO]:
+    """Open where a command writes: a file is there in full or not at all.
+
+    Args:
+        path: The file; ``None`` for standard output.
+
+    Yields:
+        Where to write.
+
+    Raises:
+        CommandFailed: It cannot be written.
+    """
+    if path is None:
+        sys.stdout.flush()
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as out:
+            yield out
+        partial.replace(path)
+    except OSError as broken:
+        raise CommandFailed(f"cannot write {path}: {broken.strerror}") from broken
+    finally:
+        partial.unlink(missing_ok=True)

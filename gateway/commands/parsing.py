@@ -7,6 +7,8 @@ import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pricing.months import Month, parse_month
+
 
 def new_parser(prog: str, description: str, example: str | None = None) -> argparse.ArgumentParser:
     """Make a parser in the house style.
@@ -174,3 +176,21 @@ def parse_list(text: str) -> tuple[str, ...]:
     if not all(items):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty item")
     return items
+
+
+def parse_month_of(text: str) -> Month:
+    """Read a month.
+
+    Args:
+        text: Such as ``2026-11``.
+
+    Returns:
+        The month.
+
+    Raises:
+        ArgumentTypeError: Not a month.
+    """
+    try:
+        return parse_month(text)
+    except ValueError as wrong:
+        raise argparse.ArgumentTypeError(str(wrong)) from wrong

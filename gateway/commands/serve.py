@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
 
@@ -9,8 +10,11 @@ from gateway.app import serve
 from gateway.commands.context import read_settings
 from gateway.commands.output import CommandFailed
 from gateway.commands.parsing import show_example
+from gateway.fleet import Fleet
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.store import DatabaseRefused
+from gateway.settings import Settings
+from gateway.workforce import supervise
 from pricing.book import BookBroken
 
 
@@ -40,8 +44,27 @@ def run(args: argparse.Namespace) -> int:
         CommandFailed: The settings, a store or the price book cannot be used.
     """
     settings = read_settings(args)
+    return start(settings, None, config=args.config)
+
+
+def start(settings: Settings, fleet: Fleet | None, *, config: Path | None = None) -> int:
+    """Serve until told to stop, alone or as one of several.
+
+    Args:
+        settings: Checked.
+        fleet: The other workers, in one of them.
+        config: The settings file that was asked for, for workers that are yet to be started.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        CommandFailed: A store or the price book cannot be used.
+    """
     try:
-        return serve(settings)
+        if fleet is None and settings.server.workers > 1:
+            supervise(settings, config)
+        return serve(settings, fleet)
     except StoreUnavailable as gone:
         raise CommandFailed(f"cannot start: {gone}; `taximeter doctor` looks closer") from gone
     except (DatabaseRefused, OSError) as refused:

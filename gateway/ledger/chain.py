@@ -4,9 +4,10 @@ Each record's hash covers the one before it of the same journal. Must never repa
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 import msgspec
@@ -73,11 +74,14 @@ def chain_hash(prev_hash: str, record: LedgerRecord) -> str:
     return hashlib.sha256(prev_hash.encode() + _ENCODER.encode(record)).hexdigest()
 
 
-def verify_chains(connection: Connection) -> Iterator[ChainProblem]:
+def verify_chains(
+    connection: Connection, step: Callable[[int], None] | None = None
+) -> Iterator[ChainProblem]:
     """Recompute every chain.
 
     Args:
         connection: Inside a transaction that sees one state of the database throughout.
+        step: Told how many more records have been read.
 
     Yields:
         Every problem, journal by journal and in the order of ``seq``; nothing when all is well.
@@ -85,7 +89,7 @@ def verify_chains(connection: Connection) -> Iterator[ChainProblem]:
     """
     heads = load_heads(connection)
     seen = set()
-    for writer, found in groupby(_read_records(connection), key=lambda row: row["writer"]):
+    for writer, found in groupby(_read_records(connection, step), key=itemgetter("writer")):
         seen.add(writer)
         yield from _verify_chain(writer, heads.get(writer, START), found)
     for writer, head in heads.items():
@@ -116,7 +120,9 @@ def _verify_chain(
             yield _problem("inserted", row, "the journal never shipped this position")
             continue
         if row["seq"] > last.seq + 1:
-            yield _missing(writer, last.seq + 1, row["seq"] - 1)
+            # Whoever deletes a record leaves the next one chained to what is gone.
+            is_unknown = row["prev_hash"] == last.hash
+            yield _missing(writer, last.seq + 1, row["seq"] - 1, is_unknown=is_unknown)
         elif row["prev_hash"] != last.hash:
             yield _problem("changed", row, "it was chained to another record than the one before")
         if not _is_intact(row):
@@ -145,10 +151,14 @@ def _is_intact(row: Mapping[str, Any]) -> bool:
     return bool(expected == row["hash"] and lines == row["lines"])
 
 
-def _read_records(connection: Connection) -> Iterator[Mapping[str, Any]]:
+def _read_records(
+    connection: Connection, step: Callable[[int], None] | None
+) -> Iterator[Mapping[str, Any]]:
     after: tuple[str, int] | None = None
     while batch := _read_batch(connection, after):
         yield from batch
+        if step is not None:
+            step(len(batch))
         after = (batch[-1]["writer"], batch[-1]["seq"])
 
 
@@ -209,8 +219,13 @@ def _find_strays(connection: Connection) -> Iterator[ChainProblem]:
         )
 
 
-def _missing(writer: str, first: int, last: int) -> ChainProblem:
+def _missing(writer: str, first: int, last: int, *, is_unknown: bool = False) -> ChainProblem:
     told = "this record is gone" if first == last else f"records {first} to {last} are gone"
+    if is_unknown:
+        told += (
+            ", and nothing was ever chained to them: the journal was damaged there, or was put "
+            "back to an older state and brought them under its former name"
+        )
     return ChainProblem(kind="missing", writer=writer, seq=first, record_id=None, detail=told)
 
 

@@ -18,8 +18,8 @@ from gateway.ledger.rows import from_row
 from gateway.tables import record_lines, records
 
 BATCH_RECORDS: Final = 1_000
-# The writer of every correction made here: one chain for all processes, so that no two corrections
-# of a call are made at once.
+# The writer of what no journal holds, corrections and outside usage: one chain for all processes,
+# so that no two corrections of a call are made at once and no usage is booked twice.
 CORRECTIONS: Final = "corrections"
 # Cost and list cost by meter, in 10^-12 currency units. Meters whose costs are zero are left out.
 Sums = dict[str, tuple[int, int]]

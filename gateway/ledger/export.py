@@ -1,17 +1,16 @@
 """Writes records out as JSON lines, CSV or Parquet, in constant memory.
 
-Must never write money as a float: amounts are decimal text in every format.
+Must never write money as a float: amounts are decimal text, and decimals in Parquet.
 """
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
-from itertools import islice
+from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any, BinaryIO, Final, Literal, get_args
 
 import msgspec
 
+from gateway.ledger.csv_file import write_csv
+from gateway.ledger.parquet_file import Kind, ParquetMissing, write_parquet
 from gateway.ledger.record import LedgerRecord, to_public
 
 ExportFormat = Literal["jsonl", "csv", "parquet"]
@@ -53,14 +52,18 @@ COLUMNS: Final = (
 _INT_COLUMNS: Final = frozenset({"http_status", "input_total", "output_total", "user_input_tokens"})
 _BOOL_COLUMNS: Final = frozenset({"stream"})
 _NESTED_COLUMNS: Final = frozenset({"tags", "usage", "lines", "flags", "input_parts"})
-_ROW_GROUP_ROWS: Final = 10_000
+_MONEY_COLUMNS: Final = ("cost", "list_cost", "provider_cost")
 
-# Optional and heavy, so no dependency: loaded where it is installed.
-_PYARROW: Any = None
-if find_spec("pyarrow") is not None:
-    import pyarrow.parquet  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    _PYARROW = pyarrow
+def _kind_of(name: str) -> Kind:
+    if name in _INT_COLUMNS:
+        return "int"
+    if name in _BOOL_COLUMNS:
+        return "bool"
+    return "decimal" if name in _MONEY_COLUMNS else "text"
+
+
+_KINDS: Final[dict[str, Kind]] = {name: _kind_of(name) for name in COLUMNS}
 
 
 class ExportRefused(ValueError):
@@ -120,53 +123,18 @@ def _write_jsonl(records: Iterable[LedgerRecord], out: BinaryIO) -> int:
 
 
 def _write_csv(records: Iterable[LedgerRecord], out: BinaryIO) -> int:
-    text = io.TextIOWrapper(out, encoding="utf-8", newline="")
-    try:
-        writer = csv.writer(text, lineterminator="\r\n")
-        writer.writerow(COLUMNS)
-        count = 0
-        for record in records:
-            writer.writerow(_csv_cell(value) for value in to_flat(record).values())
-            count += 1
-    finally:
-        text.detach()
-    return count
-
-
-def _csv_cell(value: object) -> object:
-    # An unknown value is an empty cell, never a zero.
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case _:
-            return value
+    return write_csv(COLUMNS, (to_flat(record).values() for record in records), out)
 
 
 def _write_parquet(records: Iterable[LedgerRecord], out: BinaryIO) -> int:
-    if _PYARROW is None:
-        raise ExportRefused(
-            "parquet needs pyarrow, which is not installed: pip install pyarrow; "
-            "or use jsonl or csv"
-        )
-    schema = _PYARROW.schema([(name, _parquet_type(name)) for name in COLUMNS])
-    count = 0
-    with _PYARROW.parquet.ParquetWriter(out, schema) as writer:
-        for batch in _batches(map(to_flat, records)):
-            writer.write_table(_PYARROW.Table.from_pylist(batch, schema=schema))
-            count += len(batch)
-    return count
+    try:
+        return write_parquet(_KINDS, map(_to_typed, records), out)
+    except ParquetMissing as missing:
+        raise ExportRefused(str(missing)) from missing
 
 
-def _parquet_type(name: str) -> object:
-    if name in _INT_COLUMNS:
-        return _PYARROW.int64()
-    if name in _BOOL_COLUMNS:
-        return _PYARROW.bool_()
-    return _PYARROW.string()
-
-
-def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while batch := list(islice(rows, _ROW_GROUP_ROWS)):
-        yield batch
+def _to_typed(record: LedgerRecord) -> dict[str, Any]:
+    row = to_flat(record)
+    for name in _MONEY_COLUMNS:
+        row[name] = None if row[name] is None else Decimal(row[name])
+    return row

@@ -12,7 +12,10 @@ from sqlalchemy import ColumnElement, FromClause, and_, exists, or_, true
 from gateway.tables import records
 
 _PLAIN_NAMES: Final = ("organization", "team", "project", "key", "user", "provider")
-_TAG: Final = "tag."
+# What the name of a tag is written behind.
+TAG: Final = "tag."
+# In a cut: journals that are not named do not count at all.
+NO_OTHERS: Final = "*"
 
 
 class QueryRefused(ValueError):
@@ -69,13 +72,30 @@ def where(wanted: RecordFilter) -> Sequence[ColumnElement[bool]]:
         found.append(records.c.started_at_us >= wanted.from_us)
     if wanted.to_us is not None:
         found.append(records.c.started_at_us < wanted.to_us)
+    return [*found, *whose(wanted, records)]
+
+
+def whose(wanted: RecordFilter, table: FromClause) -> Sequence[ColumnElement[bool]]:
+    """Write a filter as conditions, but for the time.
+
+    Args:
+        wanted: Any filter.
+        table: ``records``, or one that has the same columns as far as the filter names them.
+
+    Returns:
+        Conditions on the table, to be met together.
+
+    Raises:
+        QueryRefused: A tag's name cannot be looked up.
+    """
+    found = []
     for name in (*_PLAIN_NAMES, "api", "outcome"):
         value = getattr(wanted, name)
         if value is not None:
-            found.append(records.c[name] == value)
+            found.append(table.c[name] == value)
     if wanted.model is not None:
-        found.append(_has_model(wanted.model))
-    found += [tag_value(name) == value for name, value in wanted.tags.items()]
+        found.append(_has_model(wanted.model, table))
+    found += [tag_value(name, table) == value for name, value in wanted.tags.items()]
     return found
 
 
@@ -97,18 +117,19 @@ def in_scope(scope: Mapping[str, str]) -> Sequence[ColumnElement[bool]]:
             found.append(records.c[part] == value)
         elif part == "model":
             found.append(_is_requested(value))
-        elif part.startswith(_TAG):
-            found.append(tag_value(part.removeprefix(_TAG)) == value)
+        elif part.startswith(TAG):
+            found.append(tag_value(part.removeprefix(TAG)) == value)
         else:
             raise QueryRefused(f"{part!r} is not part of a scope")
     return found
 
 
-def group_column(name: str) -> ColumnElement[str | None]:
+def group_column(name: str, table: FromClause = records) -> ColumnElement[str | None]:
     """Find what to group records by.
 
     Args:
         name: Such as ``team`` or ``tag.env``; not ``meter``, which is no column of ``records``.
+        table: As for ``whose``.
 
     Returns:
         The column or expression.
@@ -117,18 +138,19 @@ def group_column(name: str) -> ColumnElement[str | None]:
         QueryRefused: There is no such name.
     """
     if name in (*_PLAIN_NAMES, "model", "api", "outcome"):
-        return records.c[name]
-    if name.startswith(_TAG):
-        return tag_value(name.removeprefix(_TAG))
+        return table.c[name]
+    if name.startswith(TAG):
+        return tag_value(name.removeprefix(TAG), table)
     allowed = ", ".join((*_PLAIN_NAMES, "model", "api", "outcome", "meter", "tag.<name>"))
     raise QueryRefused(f"cannot group by {name!r}; use {allowed}")
 
 
-def tag_value(name: str) -> ColumnElement[str | None]:
+def tag_value(name: str, table: FromClause = records) -> ColumnElement[str | None]:
     """Find the value of a tag.
 
     Args:
         name: The tag.
+        table: As for ``whose``.
 
     Returns:
         An expression that is null where the tag is not set.
@@ -139,7 +161,7 @@ def tag_value(name: str) -> ColumnElement[str | None]:
     """
     if not name or not name.isprintable() or '"' in name or "\\" in name:
         raise QueryRefused(f"{name!r} is not the name of a tag")
-    value: ColumnElement[str | None] = records.c.tags[name].as_string()
+    value: ColumnElement[str | None] = table.c.tags[name].as_string()
     return value
 
 
@@ -167,21 +189,23 @@ def within(up_to: Mapping[str, int], table: FromClause = records) -> ColumnEleme
     """Tell records that a cut through the journals includes.
 
     Args:
-        up_to: Last ``seq`` included, by writer; journals that are not named count fully.
+        up_to: Last ``seq`` included, by writer; journals that are not named count fully, or not
+            at all where ``NO_OTHERS`` is among the names.
         table: ``records`` or an alias of it.
 
     Returns:
         A condition.
     """
+    named = {writer: seq for writer, seq in up_to.items() if writer != NO_OTHERS}
     return and_(
-        true(),
-        *(or_(table.c.writer != writer, table.c.seq <= seq) for writer, seq in up_to.items()),
+        table.c.writer.in_(named) if NO_OTHERS in up_to else true(),
+        *(or_(table.c.writer != writer, table.c.seq <= seq) for writer, seq in named.items()),
     )
 
 
-def _has_model(model: str) -> ColumnElement[bool]:
-    names = (records.c.model, records.c.model_requested)
-    full_names = [records.c.provider.concat("/").concat(name) for name in names]
+def _has_model(model: str, table: FromClause) -> ColumnElement[bool]:
+    names = (table.c.model, table.c.model_requested)
+    full_names = [table.c.provider.concat("/").concat(name) for name in names]
     return or_(*(name == model for name in (*names, *full_names)))
 
 

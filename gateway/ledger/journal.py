@@ -26,7 +26,7 @@ from gateway.ledger.journal_dir import (
     sync_directory,
     take_lock,
 )
-from gateway.ledger.record import Intent, LedgerRecord
+from gateway.ledger.record import Intent, LedgerRecord, Raised
 from gateway.ledger.segments import (
     SegmentScan,
     decode_intent,
@@ -213,7 +213,7 @@ class Journal:
         """Write down a call that is about to be sent.
 
         Args:
-            intent: Of a call with an id that was never used before.
+            intent: Of a call with an id that was never used before, or see ``raise_intent``.
 
         Raises:
             JournalFull: There is no room for new calls.
@@ -221,13 +221,36 @@ class Journal:
         """
         frame = encode_frame(intent)
         with self._lock:
-            self._admit(len(frame) + SETTLEMENT_BYTES)
-            if not (self._has_headroom or self._hold_headroom()):
-                raise JournalFull(f"the disk of the journal {self._directory} is full")
-            self._write(frame, may_use_headroom=False)
-            self._unsettled[intent.id] = frame
-            if self._tail.offset >= self._rotate_at:
-                self._rotate()
+            self._put_intent(intent.id, frame)
+
+    def raise_intent(self, intent_id: str, raised: Raised) -> None:
+        """Write down that more is held for a call than its intent says.
+
+        The last intent of an id is the one that holds, in recovery and in later segments.
+
+        Args:
+            intent_id: Of the intent; where its call has ended already nothing is written.
+            raised: What holds instead.
+
+        Raises:
+            JournalFull: There is no room.
+            JournalBroken: It could not be written. In both cases nothing was.
+        """
+        changes = msgspec.structs.asdict(raised)
+        with self._lock:
+            frame = self._unsettled.get(intent_id)
+            if frame is not None:
+                intent = msgspec.structs.replace(decode_intent(frame), **changes)
+                self._put_intent(intent_id, encode_frame(intent))
+
+    def _put_intent(self, intent_id: str, frame: bytes) -> None:
+        self._admit(len(frame) + SETTLEMENT_BYTES)
+        if not (self._has_headroom or self._hold_headroom()):
+            raise JournalFull(f"the disk of the journal {self._directory} is full")
+        self._write(frame, may_use_headroom=False)
+        self._unsettled[intent_id] = frame
+        if self._tail.offset >= self._rotate_at:
+            self._rotate()
 
     def append_record(self, record: LedgerRecord) -> LedgerRecord:
         """Write down how a call ended, or that it was refused.

@@ -5,7 +5,7 @@ Must never keep a database session open while its caller does something slow.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Label,
     Select,
     and_,
     case,
@@ -72,10 +73,12 @@ class Spent:
     Attributes:
         settled: Known amounts.
         parked: What was held for calls whose true amount is still unknown.
+        first_us: When the first of them began; ``None`` without any, and for corrections.
     """
 
     settled: int
     parked: int
+    first_us: int | None = field(default=None, compare=False)
 
 
 class Queries:
@@ -195,6 +198,39 @@ class Queries:
                 return
             at, after = batch[-1].started_at_us, batch[-1].id
             batch_query = query.where(started >= at, or_(started > at, last_id > after))
+
+    def stream_charged(self, start_us: int, end_us: int) -> Iterator[LedgerRecord]:
+        """Load what a month is charged: its calls, and the corrections made in it.
+
+        Args:
+            start_us: First microsecond since 1970.
+            end_us: First microsecond after it.
+
+        Yields:
+            Each record once; corrections of calls of the month that were made after it are left to
+            the month they were made in, so that what was charged stays as it is.
+
+        Raises:
+            StoreUnavailable: The database cannot be reached.
+        """
+        for record in self.stream_records(RecordFilter(from_us=start_us, to_us=end_us)):
+            if record.corrects is None or record.ended_at_us < end_us:
+                yield record
+        late = select(records).where(
+            records.c.corrects.is_not(None),
+            records.c.started_at_us < start_us,
+            records.c.ended_at_us >= start_us,
+            records.c.ended_at_us < end_us,
+        )
+        late = late.order_by(records.c.id).limit(_BATCH_ROWS)
+        batch_query = late
+        while True:
+            with self._connected() as connection:
+                batch = _load_records(connection, batch_query)
+            yield from batch
+            if len(batch) < _BATCH_ROWS:
+                return
+            batch_query = late.where(records.c.id > batch[-1].id)
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """Add usage and cost up.
@@ -345,16 +381,18 @@ class Queries:
         amounts, ceiling = _AMOUNTS[unit]
         known = and_(*(amount.is_not(None) for amount in amounts))
         unknown = and_(not_(known), is_uncorrected(amounts[0].name, up_to))
-        query = select(
+        columns: list[Label[Any]] = [
             *sum_apart(case((unknown, ceiling)), "parked"),
             *chain.from_iterable(
                 sum_apart(case((known, amount)), amount.name) for amount in amounts
             ),
-        ).where(*counted)
+            func.min(records.c.started_at_us).label("first_us"),
+        ]
+        query = select(*columns).where(*counted)
         with self._connected() as connection:
             row = connection.execute(query).one()
         settled = sum(total(row, amount.name) for amount in amounts)
-        return Spent(settled=settled, parked=total(row, "parked"))
+        return Spent(settled=settled, parked=total(row, "parked"), first_us=row.first_us)
 
     def sum_corrected(
         self,
@@ -364,7 +402,7 @@ class Queries:
         end_us: int | None,
         span: tuple[int, int],
     ) -> Spent:
-        """Add up what corrections that were just made change in a window of a budget.
+        """Add up what was just appended without a journal: corrections, and outside usage.
 
         Args:
             scope: As in ``Budget.scope``.
@@ -374,15 +412,16 @@ class Queries:
             span: Last number of the corrections counted before, and of those to count now.
 
         Returns:
-            Signed differences. What was held for a call whose amount they make known is parked no
-            longer. Prices change money alone.
+            What outside usage comes to, and signed differences. What was held for a call whose
+            amount corrections make known is parked no longer. Prices change money alone.
 
         Raises:
             QueryRefused: The scope names something records do not have.
             StoreUnavailable: The database cannot be reached.
         """
+        outside = self._sum_outside(scope, unit, (start_us, end_us), span)
         if unit is not Unit.USD:
-            return Spent(settled=0, parked=0)
+            return outside
         original = records.alias("original")
         after, last = span
         is_known = original.c.cost_pico.is_(None) & is_uncorrected(
@@ -416,12 +455,43 @@ class Queries:
         )
         with self._connected() as connection:
             row = connection.execute(query).one()
-        return Spent(settled=total(row, "settled"), parked=-total(row, "freed"))
+        return Spent(settled=outside.settled + total(row, "settled"), parked=-total(row, "freed"))
+
+    def _sum_outside(
+        self,
+        scope: Mapping[str, str],
+        unit: Unit,
+        window: tuple[int, int | None],
+        span: tuple[int, int],
+    ) -> Spent:
+        """Add up usage that did not pass the gateway; nothing was held for it."""
+        start_us, end_us = window
+        after, last = span
+        counted = [
+            *in_scope(scope),
+            records.c.writer == CORRECTIONS,
+            records.c.seq > after,
+            records.c.seq <= last,
+            records.c.corrects.is_(None),
+            records.c.started_at_us >= start_us,
+        ]
+        if end_us is not None:
+            counted.append(records.c.started_at_us < end_us)
+        if unit is Unit.REQUESTS:
+            return self._count_requests(counted)
+        if unit is Unit.USD:
+            counted.append(records.c.currency == "USD")
+        amounts, _ = _AMOUNTS[unit]
+        columns = chain.from_iterable(sum_apart(amount, amount.name) for amount in amounts)
+        with self._connected() as connection:
+            row = connection.execute(select(*columns).where(*counted)).one()
+        return Spent(settled=sum(total(row, amount.name) for amount in amounts), parked=0)
 
     def _count_requests(self, counted: Sequence[ColumnElement[bool]]) -> Spent:
-        query = select(func.count()).select_from(records).where(*counted)
+        query = select(func.count(), func.min(records.c.started_at_us)).where(*counted)
         with self._connected() as connection:
-            return Spent(settled=connection.execute(query).scalar_one(), parked=0)
+            count, first_us = connection.execute(query).one()
+        return Spent(settled=count, parked=0, first_us=first_us)
 
     def seqs(self) -> Mapping[str, int]:
         """Tell how far each journal is in the ledger.
@@ -435,8 +505,11 @@ class Queries:
         with self._connected() as connection:
             return {writer: head.seq for writer, head in load_heads(connection).items()}
 
-    def verify(self) -> Iterator[ChainProblem]:
+    def verify(self, step: Callable[[int], None] | None = None) -> Iterator[ChainProblem]:
         """Recompute the hash chain of every journal.
+
+        Args:
+            step: Told how many more records have been read.
 
         Yields:
             Every record that was changed, removed or slipped in; nothing when all is well.
@@ -445,7 +518,7 @@ class Queries:
             StoreUnavailable: The database cannot be reached.
         """
         with self._connected() as connection:
-            yield from verify_chains(connection)
+            yield from verify_chains(connection, step)
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:

@@ -52,7 +52,8 @@ class LedgerRecord(msgspec.Struct, frozen=True, kw_only=True, tag="record"):
         outcome: How it ended.
         http_status: Status the client got; ``None`` when the gateway died before sending one.
         stream: Whether the client asked for a stream.
-        api: Wire format and operation, such as ``openai.chat``.
+        api: Wire format and operation, such as ``openai.chat``; ``unknown`` where the call was
+            refused before its address was understood.
         provider: Provider id of the configuration; ``None`` when refused before routing.
         model_requested: Model as the client named it; ``None`` when it named none.
         model: Model the provider says it served; the requested one when it says nothing.
@@ -178,6 +179,20 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     priced_model: str = ""
     model_asked: str = ""
     model_behind: str = ""
+
+
+class Raised(msgspec.Struct, frozen=True, kw_only=True):
+    """What an intent says instead, once more is held for its call than at first.
+
+    Attributes are those of ``Intent`` with the same names.
+    """
+
+    ceiling_pico: int | None
+    ceiling_tokens: int | None
+    bound_usage: dict[str, int | str]
+    bound_tier: str
+    bound_region: str | None
+    bound_variants: dict[str, str]
 
 
 Entry = Intent | LedgerRecord

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,7 +23,11 @@ FRAME_HEAD: Final = struct.Struct("<II")
 INTENT_START: Final = b'{"type":"intent"'
 
 _SUFFIX: Final = ".tmj"
-_MAGIC: Final = b"taximeter-journal 1 after "
+# Grows with every change of the layout that an older version could not read.
+FORMAT: Final = 1
+# Places of damage that are told apart; a file that is rubbish has one wherever chance wants it.
+PLACES_MAX: Final = 8
+_MAGIC: Final = b"taximeter-journal %d after " % FORMAT
 _SEQ_DIGITS: Final = 20
 _HEADER_BYTES: Final = len(_MAGIC) + _SEQ_DIGITS + 1
 # What every payload starts with. Text cannot imitate it: JSON writes a quote in text as \".
@@ -87,6 +91,7 @@ class SegmentScan:
         damaged_bytes: Bytes before ``good_end`` that no entry could be read from.
         good_end: Where the last whole frame ends; what follows is a torn tail or room not used.
         torn_bytes: Bytes of a torn tail; zeros written ahead are none.
+        damaged_at: Where they begin, the first ``PLACES_MAX`` places.
     """
 
     path: Path
@@ -97,6 +102,18 @@ class SegmentScan:
     damaged_bytes: int = 0
     good_end: int
     torn_bytes: int = 0
+    damaged_at: list[int] = field(default_factory=list)
+
+    def add_damage(self, at: int, end: int) -> None:
+        """Note bytes that no entry could be read from.
+
+        Args:
+            at: The first of them.
+            end: The first byte after them.
+        """
+        self.damaged_bytes += end - at
+        if len(self.damaged_at) < PLACES_MAX:
+            self.damaged_at.append(at)
 
     @property
     def is_void(self) -> bool:
@@ -276,7 +293,7 @@ def scan_segment(path: Path, unsettled: dict[str, bytes]) -> SegmentScan:
                 scan.good_end = part.at
                 scan.torn_bytes = _used_end(file.fd, part.at, part.end) - part.at
             elif isinstance(part, Gap):
-                scan.damaged_bytes += part.end - part.at
+                scan.add_damage(part.at, part.end)
             else:
                 _take_in(part, scan, unsettled)
     return scan
@@ -341,31 +358,36 @@ class _Window:
 
     def payload_at(self, at: int) -> bytes | None:
         """Read the payload of the frame at an offset; ``None`` if there is no good frame."""
-        start = self._index(at, FRAME_HEAD.size)
-        if start is None:
-            return None
+        start = at - self._base
+        if start < 0 or start + FRAME_HEAD.size > len(self._chunk):
+            start = self._load(at, FRAME_HEAD.size)
+            if start < 0:
+                return None
         length, crc = FRAME_HEAD.unpack_from(self._chunk, start)
-        start = self._index(at, FRAME_HEAD.size + length)
+        stop = start + FRAME_HEAD.size + length
+        if stop > len(self._chunk):
+            start = self._load(at, FRAME_HEAD.size + length)
+            stop = start + FRAME_HEAD.size + length
         # A hole of zeros would pass for an empty frame with the right CRC: none is empty.
-        if start is None or not length:
+        if start < 0 or not length:
             return None
-        payload = self._chunk[start + FRAME_HEAD.size : start + FRAME_HEAD.size + length]
+        payload = self._chunk[start + FRAME_HEAD.size : stop]
         return payload if zlib.crc32(payload) == crc else None
 
-    def _index(self, at: int, count: int) -> int | None:
+    def _load(self, at: int, count: int) -> int:
+        """Look at bytes from ``at`` on; returns where they are, -1 if not all are there."""
         if at + count > self._end:
-            return None
-        if not self._base <= at <= at + count <= self._base + len(self._chunk):
-            room = min(_CHUNK_BYTES, self._end - at)
-            self._base, self._chunk = at, os.pread(self._fd, max(room, count), at)
-        return at - self._base if at - self._base + count <= len(self._chunk) else None
+            return -1
+        room = min(_CHUNK_BYTES, self._end - at)
+        self._base, self._chunk = at, os.pread(self._fd, max(room, count), at)
+        return 0 if count <= len(self._chunk) else -1
 
 
 def _take_in(frame: Frame, scan: SegmentScan, unsettled: dict[str, bytes]) -> None:
     try:
         entry = _seen.decode(frame.payload)
     except msgspec.MsgspecError:
-        scan.damaged_bytes += frame.end - frame.at
+        scan.add_damage(frame.at, frame.end)
         return
     scan.entries += 1
     if isinstance(entry, _SeenRecord):

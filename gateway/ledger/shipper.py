@@ -7,7 +7,6 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,7 +21,7 @@ from gateway.ledger.errors import (
 )
 from gateway.ledger.journal import Extent, Journal, Position
 from gateway.ledger.record import LedgerRecord
-from gateway.ledger.segments import INTENT_START, Frame, Gap, decode_record, read_frames, set_aside
+from gateway.ledger.segments import INTENT_START, Frame, decode_record, read_frames, set_aside
 
 _POLL_S: Final = 0.05
 _RETRY_S_MAX: Final = 5.0
@@ -34,6 +33,8 @@ RESTS_PER_WORK: Final = ((64 * 1024**2, 49), (256 * 1024**2, 19), (1024**3, 4))
 REST_S_MAX: Final = 2.0
 # Two hundred calls a second, as bytes of journal between two looks: below that nobody is disturbed.
 BUSY_BYTES: Final = 20 * 1024
+# Most records in a transaction then: a short one, as the calls wait for it.
+BUSY_RECORDS: Final = 200
 
 
 class LedgerSink(Protocol):
@@ -82,7 +83,7 @@ class Shipper:
         sink: LedgerSink,
         clock: Clock,
         *,
-        batch_records: int = 200,
+        batch_records: int = 500,
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         """Prepare; nothing happens before ``start`` or ``ship_pending``.
@@ -91,13 +92,15 @@ class Shipper:
             journal: What to ship.
             sink: Where to.
             clock: For the lag.
-            batch_records: Most records in one transaction.
+            batch_records: Most records in one transaction; fewer while calls keep coming.
             wait: Waits for an event, so many seconds at most.
         """
         self._journal = journal
         self._sink = sink
         self._clock = clock
         self._batch_records = batch_records
+        self._is_busy = False
+        self._seen: Position | None = None
         self._wait = wait
         self._at: ShippedTo | None = None
         self._is_renamed = False
@@ -137,6 +140,11 @@ class Shipper:
         if self._has_shipped(self._journal.position()):
             return 0.0
         return max(0.0, self._clock.monotonic_s() - self._caught_up_s)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether calls come so fast that whoever works beside them had better rest."""
+        return self._is_busy
 
     def pending_bytes(self) -> int:
         """Tell how much of the journal is not in the ledger yet."""
@@ -247,25 +255,30 @@ class Shipper:
         if start >= extent.end:
             return
         batch: list[LedgerRecord] = []
+        most = self._most_at_once()
         fd = os.open(extent.path, os.O_RDONLY)
         try:
             for part in read_frames(fd, start, extent.end):
-                batch += self._read_records(part, extent)
-                if len(batch) == self._batch_records or (batch and part.end == extent.end):
+                if not isinstance(part, Frame):
+                    self._damaged_files |= {set_aside(extent.path)}
+                elif not part.payload.startswith(INTENT_START):
+                    batch += self._read_record(part, extent)
+                if len(batch) >= most or (batch and part.end == extent.end):
                     self._append(batch, ShippedTo(extent.number, part.end))
-                    batch = []
+                    batch, most = [], self._most_at_once()
         finally:
             os.close(fd)
         self._move_to(ShippedTo(extent.number, extent.end))
 
-    def _read_records(self, part: Frame | Gap, extent: Extent) -> tuple[LedgerRecord, ...]:
-        if isinstance(part, Frame):
-            if part.payload.startswith(INTENT_START):
-                return ()
-            with suppress(msgspec.MsgspecError):
-                return (decode_record(part.payload),)
-        self._damaged_files |= {set_aside(extent.path)}
-        return ()
+    def _read_record(self, frame: Frame, extent: Extent) -> tuple[LedgerRecord, ...]:
+        try:
+            return (decode_record(frame.payload),)
+        except msgspec.MsgspecError:
+            self._damaged_files |= {set_aside(extent.path)}
+            return ()
+
+    def _most_at_once(self) -> int:
+        return min(self._batch_records, BUSY_RECORDS) if self._is_busy else self._batch_records
 
     def _append(self, batch: Sequence[LedgerRecord], to: ShippedTo) -> None:
         started_s = self._clock.monotonic_s()
@@ -288,10 +301,11 @@ class Shipper:
 
         The interpreter runs one thread at a time, so a shipper at full speed would take a third of
         the calls a core can carry. It rests only while calls keep coming, nobody waits for a flush
-        because of it, and past a gigabyte of backlog catching up goes first. Guarded by
+        because of it, and past a gigabyte of backlog catching up goes first. Once a look has found
+        nothing coming it works on, until something came while it worked. Guarded by
         tests/ledger/test_shipper.py.
         """
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread or not self._is_coming(worked_s):
             return
         backlog = self.pending_bytes()
         rests = next((rests for size, rests in RESTS_PER_WORK if backlog < size), 0)
@@ -299,9 +313,19 @@ class Shipper:
         while rested_s < rest_s and not (self._flushes or self._is_ending):
             before = self.pending_bytes()
             self._wait(self._wake, min(_POLL_S, rest_s - rested_s))
-            if self.pending_bytes() - before < BUSY_BYTES:
+            self._is_busy = self.pending_bytes() - before >= BUSY_BYTES
+            if not self._is_busy:
+                self._seen = self._journal.position()
                 return
             rested_s += _POLL_S
+
+    def _is_coming(self, worked_s: float) -> bool:
+        """Tell whether as much came while it worked as makes a process busy."""
+        seen, self._seen = self._seen, self._journal.position()
+        if seen is None or seen.segment != self._seen.segment:
+            return True
+        looks = max(1.0, worked_s / _POLL_S)
+        return self._seen.offset - seen.offset >= looks * BUSY_BYTES
 
     def _move_to(self, to: ShippedTo) -> None:
         with self._progress:

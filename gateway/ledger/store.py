@@ -6,16 +6,13 @@ Must never change or delete a record; the database refuses it too.
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy import (
-    JSON,
     Connection,
     Engine,
-    Table,
     and_,
     create_engine,
     event,
@@ -28,15 +25,20 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
+    DBAPIError,
+    IntegrityError,
     InterfaceError,
     InternalError,
     OperationalError,
+    ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from gateway.ledger.bulk import bulk_insert
 from gateway.ledger.chain import START, ChainHead, chain_hash
 from gateway.ledger.errors import (
     CorrectionOfCorrection,
@@ -45,16 +47,23 @@ from gateway.ledger.errors import (
     StoreUnavailable,
 )
 from gateway.ledger.record import LedgerRecord
-from gateway.ledger.rows import storable, to_line_rows, to_row
+from gateway.ledger.rows import (
+    LINE_COLUMNS,
+    RECORD_COLUMNS,
+    storable,
+    to_line_values,
+    to_values,
+)
 from gateway.tables import record_lines, records, shipped
 
 # The newest revision in gateway/ledger/migrations; compared with the database at every start
 # without importing Alembic, which takes longer than the comparison. tests/ledger/test_store.py
 # checks that it is the newest.
-SCHEMA_REVISION: Final = "0007"
+SCHEMA_REVISION: Final = "0015"
 
 _URL_FORMS: Final = "sqlite:///file.db or postgresql://user:password@host:port/database"
 _BUSY_S_MAX: Final = 10
+_COLUMNS: Final = ("writer", "prev_hash", "hash", *RECORD_COLUMNS)
 _READS_ONLY: Final = "taximeter_reads_only"
 
 
@@ -62,6 +71,18 @@ _READS_ONLY: Final = "taximeter_reads_only"
 _INSERT_NEW_WRITER: Final = text(
     'INSERT INTO shipped (writer, segment, "offset", seq, hash) '
     "VALUES (:writer, 0, 0, :seq, :hash) ON CONFLICT (writer) DO NOTHING"
+)
+
+# One value, however many ids: a placeholder for each takes longer than finding them.
+_KNOWN_SQLITE: Final = "SELECT id FROM records WHERE id IN (SELECT value FROM json_each(?))"
+_KNOWN_POSTGRES: Final = "SELECT id FROM records WHERE id = ANY(%s)"
+
+# A commit that PostgreSQL could forget would be one whose journal segments are deleted already; and
+# who waits for a lock says so, time and again, rather than wait in silence.
+_SET_UP_APPEND: Final = (
+    "SELECT set_config('lock_timeout', '{}', true), "
+    "CASE current_setting('synchronous_commit') WHEN 'off' "
+    "THEN set_config('synchronous_commit', 'on', true) END"
 )
 
 
@@ -140,8 +161,9 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, InternalError) as failure:
-        told = str(failure.orig).strip().partition("\n")[0]
-        raise StoreUnavailable(f"the ledger database is not available: {told}") from failure
+        raise StoreUnavailable(
+            f"the ledger database is not available: {_told(failure)}"
+        ) from failure
     except PoolTimeout as failure:
         raise StoreUnavailable("the ledger database has no free connection") from failure
 
@@ -149,10 +171,18 @@ def store_errors() -> Iterator[None]:
 class LedgerStore:
     """Appends records to the ledger; the only writer of ``records`` and ``record_lines``."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, lock_s_max: float = _BUSY_S_MAX) -> None:
+        """Prepare; nothing is connected to.
+
+        Args:
+            engine: As opened.
+            lock_s_max: How long PostgreSQL waits for somebody's lock before an append fails.
+                SQLite's own limit is set for the whole file.
+        """
         self._engine = engine
-        self._insert_records = _BulkInsert(engine, records)
-        self._insert_lines = _BulkInsert(engine, record_lines)
+        self._set_up = _SET_UP_APPEND.format(round(lock_s_max * 1000))
+        self._insert_records = bulk_insert(engine, records, _COLUMNS)
+        self._insert_lines = bulk_insert(engine, record_lines, LINE_COLUMNS)
 
     def shipped_to(self, writer: str) -> ShippedTo | None:
         """Tell how far a journal has been read into the ledger.
@@ -181,7 +211,7 @@ class LedgerStore:
             shipped_to: The journal's position after them.
 
         Raises:
-            StoreUnavailable: The database cannot be reached; nothing was written.
+            StoreUnavailable: The database cannot be reached, or refuses; nothing was written.
             LedgerConflict: A new record has a ``seq`` that the ledger has already seen from this
                 journal, so the journal has lost its end; nothing was written.
             CorrectionOfCorrection: A record corrects one that is a correction; nothing was written.
@@ -191,6 +221,12 @@ class LedgerStore:
                 self._append(writer, records, shipped_to)
             except (DataError, OverflowError):
                 self._append(writer, [storable(record) for record in records], shipped_to)
+            except IntegrityError:
+                # Another process has added one of them meanwhile; this time it is known.
+                self._append(writer, records, shipped_to)
+            except ProgrammingError as refused:
+                # Rights or a table are missing: for somebody to mend while the journal waits.
+                raise StoreUnavailable(f"the ledger database refuses: {_told(refused)}") from None
 
     def append_next(self, writer: str, make: Callable[[Connection], Sequence[LedgerRecord]]) -> int:
         """Add records of a writer that has no journal, one transaction after the other.
@@ -209,7 +245,7 @@ class LedgerStore:
             CorrectionOfCorrection: A record corrects one that is a correction; nothing was written.
         """
         of_writer = shipped.c.writer == writer
-        with store_errors(), self._engine.begin() as connection:
+        with store_errors(), self._appending() as connection:
             connection.execute(
                 _INSERT_NEW_WRITER, {"writer": writer, "seq": START.seq, "hash": START.hash}
             )
@@ -229,10 +265,17 @@ class LedgerStore:
             connection.execute(moved)
         return len(numbered)
 
+    @contextmanager
+    def _appending(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(self._set_up)
+            yield connection
+
     def _append(self, writer: str, entries: Sequence[LedgerRecord], shipped_to: ShippedTo) -> None:
         of_writer = shipped.c.writer == writer
         position = select(shipped.c.seq, shipped.c.hash).where(of_writer).with_for_update()
-        with self._engine.begin() as connection:
+        with self._appending() as connection:
             found = connection.execute(position).one_or_none()
             head = START if found is None else ChainHead(seq=found.seq, hash=found.hash)
             new = _drop_known(connection, entries)
@@ -252,38 +295,15 @@ class LedgerStore:
                 connection.execute(update(shipped).where(of_writer).values(values))
 
 
-class _BulkInsert:
-    """An INSERT whose rows go straight to the driver.
-
-    SQLAlchemy would check and convert every value of every row, which takes longer than writing
-    them: 50 µs of processor time a record against 40, measured 2026-11-23.
-    """
-
-    def __init__(self, engine: Engine, table: Table) -> None:
-        compiled = insert(table).compile(dialect=engine.dialect)
-        self._sql = str(compiled)
-        self._by_position = compiled.positional
-        self._values_of = itemgetter(*table.c.keys())
-        self._json_columns = [c.key for c in table.c if isinstance(c.type, JSON)]
-
-    def run(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        for row in rows:
-            for name in self._json_columns:
-                if row[name] is not None:
-                    row[name] = _to_json(row[name])
-        values: Any = [self._values_of(row) for row in rows] if self._by_position else rows
-        connection.exec_driver_sql(self._sql, values)
-
-
 def _drop_known(connection: Connection, entries: Sequence[LedgerRecord]) -> Sequence[LedgerRecord]:
     by_id: dict[str, LedgerRecord] = {}
     for entry in entries:
         by_id.setdefault(entry.id, entry)
-    known = set(
-        connection.execute(select(records.c.id).where(records.c.id.in_(list(by_id)))).scalars()
-    )
+    ids = list(by_id)
+    is_sqlite = connection.dialect.name == "sqlite"
+    query = _KNOWN_SQLITE if is_sqlite else _KNOWN_POSTGRES
+    found = connection.exec_driver_sql(query, (_to_json(ids) if is_sqlite else ids,))
+    known = set(found.scalars())
     return [entry for entry in by_id.values() if entry.id not in known]
 
 
@@ -312,22 +332,21 @@ def _refuse_chained(connection: Connection, entries: Sequence[LedgerRecord]) -> 
 
 def _chain_rows(
     writer: str, head: ChainHead, entries: Sequence[LedgerRecord]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], ChainHead]:
-    rows, lines = [], []
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], ChainHead]:
+    rows: list[tuple[Any, ...]] = []
+    lines: list[tuple[Any, ...]] = []
+    seq, last = head.seq, head.hash
     for entry in entries:
-        if entry.seq <= head.seq:
+        if entry.seq <= seq:
             raise LedgerConflict(
                 f"journal {writer} brings record {entry.id} as number {entry.seq}, "
-                f"but the ledger has number {head.seq} from it already"
+                f"but the ledger has number {seq} from it already"
             )
-        row = to_row(entry)
-        row["writer"] = writer
-        row["prev_hash"] = head.hash
-        head = ChainHead(seq=entry.seq, hash=chain_hash(head.hash, entry))
-        row["hash"] = head.hash
-        rows.append(row)
-        lines += to_line_rows(entry)
-    return rows, lines, head
+        seq, before = entry.seq, last
+        last = chain_hash(before, entry)
+        rows.append((writer, before, last, *to_values(entry)))
+        lines += to_line_values(entry)
+    return rows, lines, ChainHead(seq=seq, hash=last)
 
 
 def _open_sqlite(url: URL) -> Engine:
@@ -356,6 +375,9 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # deleted already.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    # A page that is changed again and again is then copied into the file once where it would be
+    # four times; the log keeps sixteen megabytes for it.
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
     # Without it INSERT OR REPLACE deletes rows past the append-only triggers.
     connection.execute("PRAGMA recursive_triggers = ON")
 
@@ -367,7 +389,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _open_postgres(url: URL) -> Engine:
     try:
-        return create_engine(
+        engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
             connect_args={
                 "connect_timeout": _BUSY_S_MAX,
@@ -383,6 +405,24 @@ def _open_postgres(url: URL) -> Engine:
         raise DatabaseRefused(
             "PostgreSQL needs its driver: pip install 'psycopg[binary]'"
         ) from None
+    event.listen(engine, "connect", _set_up_postgres)
+    return engine
+
+
+def _set_up_postgres(connection: DBAPIConnection, _record: object) -> None:
+    # Where it is off a crash of the server undoes the last transactions, whose journal segments may
+    # be deleted already. Any other setting is at least as safe as ours, and the operator's choice.
+    cursor = connection.cursor()
+    cursor.execute(
+        "SELECT set_config('synchronous_commit', 'on', false)"
+        " WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    cursor.close()
+    connection.commit()
+
+
+def _told(failure: DBAPIError) -> str:
+    return str(failure.orig).strip().partition("\n")[0]
 
 
 def _to_json(value: object) -> str:

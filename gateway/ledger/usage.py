@@ -3,7 +3,7 @@
 Must never let an unknown amount pass as zero: what is not known is counted beside the sums.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,20 +16,27 @@ from sqlalchemy import (
     Label,
     Row,
     Select,
-    and_,
-    case,
-    cast,
     func,
     literal_column,
-    null,
-    or_,
     select,
+    true,
 )
 
 from gateway.clock import epoch_us, from_epoch_us, to_rfc3339
-from gateway.ledger.filters import QueryRefused, RecordFilter, group_column, is_uncorrected, where
-from gateway.ledger.sums import sum_apart, total
-from gateway.tables import record_lines, records
+from gateway.ledger.contributions import (
+    FRACTION_DIGITS,
+    Shape,
+    odd_quantity,
+    of_records,
+    one_table,
+    sum_columns,
+    sums_of,
+)
+from gateway.ledger.filters import TAG, QueryRefused, RecordFilter, group_column, whose
+from gateway.ledger.rollup_views import DAY_US, HOUR_US, find_view
+from gateway.ledger.rollups import load_pending, pending_parts
+from gateway.ledger.sums import total
+from gateway.tables import record_lines, records, usage_cells, usage_rollups
 from pricing.meters import TRAITS, Meter
 from pricing.money import pico_to_text
 
@@ -44,6 +51,9 @@ _STEP_US: Final[Mapping[str, int]] = {
 }
 _BATCH_ROWS: Final = 1_000
 _METER: Final = "meter"
+# When the sums kept ready are further behind, the records answer alone: there is an index by time.
+_PENDING_MAX: Final = 500_000
+_JOURNALS_MAX: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,17 +111,20 @@ def usage_to_public(row: UsageRow) -> dict[str, Any]:
 
     Returns:
         The group's values first; the instant as RFC 3339 UTC, money and quantity as decimal text.
+        Where nothing is known of any request, sums are ``None``: unknown is not zero.
     """
+    is_counted = _is_known(row, row.unknown_usage_requests, row.input_tokens + row.output_tokens)
+    is_priced = _is_known(row, row.unknown_cost_requests, row.cost_pico)
     shown: dict[str, Any] = dict(row.group)
     if row.period_start_us is not None:
         shown["period_start"] = to_rfc3339(row.period_start_us)
     shown |= {
         "requests": row.requests,
-        "input_tokens": row.input_tokens,
-        "output_tokens": row.output_tokens,
+        "input_tokens": row.input_tokens if is_counted else None,
+        "output_tokens": row.output_tokens if is_counted else None,
         "currency": row.currency,
-        "cost": pico_to_text(row.cost_pico),
-        "list_cost": pico_to_text(row.list_cost_pico),
+        "cost": pico_to_text(row.cost_pico) if is_priced else None,
+        "list_cost": pico_to_text(row.list_cost_pico) if is_priced else None,
         "unknown_cost_requests": row.unknown_cost_requests,
         "unknown_usage_requests": row.unknown_usage_requests,
     }
@@ -120,11 +133,15 @@ def usage_to_public(row: UsageRow) -> dict[str, Any]:
     return shown
 
 
+def _is_known(row: UsageRow, unknown_requests: int, known_sum: int) -> bool:
+    return bool(known_sum) or unknown_requests < row.requests or not row.requests
+
+
 def load_usage(connection: Connection, query: UsageQuery) -> list[UsageRow]:
-    """Add usage up.
+    """Add usage up, from the sums that are kept ready and from the records they do not have.
 
     Args:
-        connection: Inside a transaction.
+        connection: Inside a transaction that sees one state of the database throughout.
         query: What to add up.
 
     Returns:
@@ -137,10 +154,10 @@ def load_usage(connection: Connection, query: UsageQuery) -> list[UsageRow]:
     if len(set(query.group_by)) < len(query.group_by):
         raise QueryRefused("a name in group_by is given twice")
     sums: dict[_Place, _Sums] = {}
-    statement = _by_meter(query) if _METER in query.group_by else _by_record(query)
-    for row in connection.execute(statement, execution_options={"yield_per": _BATCH_ROWS}):
-        place = _place_of(row, query)
-        sums.setdefault(place, _Sums()).add(row, _meter_of(place, query))
+    for statement in _statements(connection, query):
+        for row in connection.execute(statement, execution_options={"yield_per": _BATCH_ROWS}):
+            place = _place_of(row, query)
+            sums.setdefault(place, _Sums()).add(row)
     return [sums[place].to_row(place, query) for place in sorted(sums, key=_Place.sort_key)]
 
 
@@ -164,50 +181,57 @@ class _Sums:
     list_cost_pico: int = 0
     unknown_cost_requests: int = 0
     unknown_usage_requests: int = 0
-    quantity: Decimal = Decimal(0)
+    whole: int = 0
+    fraction: int = 0
+    odd: Decimal = Decimal(0)
 
-    def add(self, row: Row[Any], meter: str | None) -> None:
+    def add(self, row: Row[Any]) -> None:
         self.requests += int(row.requests)
         self.cost_pico += total(row, "cost")
         self.list_cost_pico += total(row, "list_cost")
         self.unknown_cost_requests += int(row.unknown_cost)
         self.unknown_usage_requests += int(row.unknown_usage)
-        self.input_tokens += int(row.input_tokens or 0)
-        self.output_tokens += int(row.output_tokens or 0)
-        if meter is None:
+        if "odd" not in row._fields:
+            self.input_tokens += total(row, "input")
+            self.output_tokens += total(row, "output")
             return
-        counted = int(row.whole or 0)
-        if row.fraction is not None:
-            self.quantity += Decimal(row.fraction) * row.lines
-        self.quantity += counted
-        direction = TRAITS[Meter(meter)].direction if meter in _KNOWN_METERS else "none"
-        if direction == "input":
-            self.input_tokens += counted
-        elif direction == "output":
-            self.output_tokens += counted
+        if row.odd is not None:
+            self.odd += Decimal(row.odd) * int(row.lines)
+        self.whole += total(row, "whole")
+        self.fraction += total(row, "fraction")
+
+    def quantity(self) -> Decimal:
+        unit = 10**FRACTION_DIGITS
+        steps = self.whole * unit + self.fraction
+        whole, part = divmod(abs(steps), unit)
+        text = f"{whole}.{part:0{FRACTION_DIGITS}d}".rstrip("0").rstrip(".")
+        exact = Decimal(text if steps >= 0 else f"-{text}")
+        return exact + self.odd if self.odd else exact
 
     def to_row(self, place: _Place, query: UsageQuery) -> UsageRow:
         group = dict(zip(query.group_by, place.values, strict=True))
+        meter = group.get(_METER)
+        quantity = None if meter is None else self.quantity()
+        tokens = {"input": self.input_tokens, "output": self.output_tokens}
+        if meter in _KNOWN_METERS and quantity is not None:
+            # Nobody counts parts of tokens; should they, those that make up whole ones count.
+            tokens[TRAITS[Meter(meter)].direction] = int(quantity)
         return UsageRow(
             group=group,
             period_start_us=place.period_start_us,
             currency=place.currency,
             requests=self.requests,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
+            input_tokens=tokens["input"],
+            output_tokens=tokens["output"],
             cost_pico=self.cost_pico,
             list_cost_pico=self.list_cost_pico,
             unknown_cost_requests=self.unknown_cost_requests,
             unknown_usage_requests=self.unknown_usage_requests,
-            quantity=self.quantity if group.get(_METER) is not None else None,
+            quantity=quantity,
         )
 
 
 _KNOWN_METERS: Final = frozenset(meter.value for meter in Meter)
-
-
-def _meter_of(place: _Place, query: UsageQuery) -> str | None:
-    return dict(zip(query.group_by, place.values, strict=True)).get(_METER)
 
 
 def _place_of(row: Row[Any], query: UsageQuery) -> _Place:
@@ -229,78 +253,121 @@ def _start_of(period: int, granularity: Granularity) -> int | None:
     return start_us
 
 
-def _period(granularity: Granularity) -> ColumnElement[int]:
-    if granularity == "none":
-        return literal_column("0", BigInteger)
-    return records.c.started_at_us // literal_column(str(_STEP_US[granularity]), BigInteger)
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Instants from one on and before another, microseconds since 1970; ``None`` has no end."""
+
+    start_us: int | None
+    end_us: int | None
+
+    def inner(self, step_us: int) -> "_Span | None":
+        """Find the whole steps in it; ``None`` when there is none."""
+        start = None if self.start_us is None else -(-self.start_us // step_us) * step_us
+        end = None if self.end_us is None else self.end_us // step_us * step_us
+        if start is not None and end is not None and start >= end:
+            return None
+        return _Span(start, end)
+
+    def around(self, inner: "_Span") -> Iterator["_Span"]:
+        """List what lies before and after a part of it."""
+        if self.start_us is not None and self.start_us != inner.start_us:
+            yield _Span(self.start_us, inner.start_us)
+        if self.end_us is not None and self.end_us != inner.end_us:
+            yield _Span(inner.end_us, self.end_us)
+
+    def has(self, instant: ColumnElement[int]) -> list[ColumnElement[bool]]:
+        """Tell instants in it."""
+        found = [] if self.start_us is None else [instant >= self.start_us]
+        return found if self.end_us is None else [*found, instant < self.end_us]
 
 
-def _common(query: UsageQuery, cost: ColumnElement[int]) -> Sequence[ColumnElement[Any]]:
-    original = records.c.corrects.is_(None)
-    sent = and_(original, records.c.outcome != "refused")
-    cost_unknown = and_(sent, cost.is_(None), is_uncorrected("cost_pico"))
-    usage_unknown = and_(
-        sent,
-        or_(records.c.input_total.is_(None), records.c.output_total.is_(None)),
-        is_uncorrected("input_total"),
-    )
-    return (
-        _period(query.granularity).label("period"),
-        records.c.currency.label("money"),
-        func.sum(case((original, 1), else_=0)).label("requests"),
-        func.sum(case((cost_unknown, 1), else_=0)).label("unknown_cost"),
-        func.sum(case((usage_unknown, 1), else_=0)).label("unknown_usage"),
-    )
+def _statements(connection: Connection, query: UsageQuery) -> Iterator[Select[Any]]:
+    """Ask for sums that together are what the records make.
+
+    Whole days and hours come from the sums that are kept ready, with what those do not have yet;
+    the minutes before and after come from the records.
+    """
+    asked = _Span(query.wanted.from_us, query.wanted.to_us)
+    hours = asked.inner(HOUR_US)
+    view = find_view(_more_columns(query), is_by_meter=_METER in query.group_by)
+    pending = load_pending(connection)
+    behind = sum(one.until - one.after for one in pending)
+    if view is None or hours is None or behind > _PENDING_MAX or len(pending) > _JOURNALS_MAX:
+        yield _of_parts(query, [_of_records(query, asked)])
+        return
+    shape = _shape_of(query)
+    wanted = [*hours.has(records.c.started_at_us), *whose(query.wanted, records)]
+    parts = [_of_records(query, edge) for edge in asked.around(hours)]
+    parts += pending_parts(shape, pending, wanted)
+    if parts:
+        yield _of_parts(query, parts)
+    days = None if query.granularity == "hour" else hours.inner(DAY_US)
+    if days is None:
+        yield _of_view(query, view.at("hour"), hours)
+        return
+    yield _of_view(query, view.at("day"), days)
+    for edge in hours.around(days):
+        yield _of_view(query, view.at("hour"), edge)
 
 
-def _by_record(query: UsageQuery) -> Select[Any]:
-    return _grouped(
-        query,
-        [group_column(name).label(f"g{n}") for n, name in enumerate(query.group_by)],
-        [
-            *_common(query, records.c.cost_pico),
-            func.sum(records.c.input_total).label("input_tokens"),
-            func.sum(records.c.output_total).label("output_tokens"),
-            *sum_apart(records.c.cost_pico, "cost"),
-            *sum_apart(records.c.list_cost_pico, "list_cost"),
-        ],
-    )
+def _more_columns(query: UsageQuery) -> set[str]:
+    """Name the columns a question needs that not every view has."""
+    wanted = query.wanted
+    more = {"user"} if wanted.user is not None or "user" in query.group_by else set()
+    if wanted.tags or any(name.startswith(TAG) for name in query.group_by):
+        more.add("tags")
+    return more
 
 
-def _by_meter(query: UsageQuery) -> Select[Any]:
-    # Records that counted nothing, refused or unknown ones, keep one row of their own.
-    lines = record_lines.c
-    none = lines.record_id.is_(None)
-    cost = case((none, records.c.cost_pico), else_=lines.cost_pico)
-    list_cost = case((none, records.c.list_cost_pico), else_=lines.list_cost_pico)
-    # Fractions of seconds are added up exactly afterwards, one text at a time.
-    is_fraction = or_(lines.quantity.like("%.%"), lines.quantity.ilike("%e%"))
-    whole = case((is_fraction, null()), else_=cast(lines.quantity, BigInteger))
-    keys = [
-        (lines.meter if name == _METER else group_column(name)).label(f"g{n}")
+def _shape_of(query: UsageQuery) -> Shape:
+    is_by_meter = _METER in query.group_by
+    keys: list[Label[Any]] = [
+        (record_lines.c.meter if name == _METER else group_column(name)).label(f"g{n}")
         for n, name in enumerate(query.group_by)
     ]
-    return _grouped(
-        query,
-        [*keys, case((is_fraction, lines.quantity)).label("fraction")],
-        [
-            *_common(query, cost),
-            func.count(lines.record_id).label("lines"),
-            func.sum(whole).label("whole"),
-            null().label("input_tokens"),
-            null().label("output_tokens"),
-            *sum_apart(cost, "cost"),
-            *sum_apart(list_cost, "list_cost"),
-        ],
-    ).select_from(records.outerjoin(record_lines, lines.record_id == records.c.id))
+    keys.append(_period(query, records.c.started_at_us))
+    keys.append(records.c.currency.label("money"))
+    if is_by_meter:
+        keys.append(odd_quantity().label("odd"))
+    return Shape(keys=tuple(keys), is_by_meter=is_by_meter)
 
 
-def _grouped(
-    query: UsageQuery, keys: Sequence[Label[Any]], sums: Sequence[ColumnElement[Any]]
-) -> Select[Any]:
-    columns: list[ColumnElement[Any]] = [*keys, *sums]
+def _period(query: UsageQuery, at_us: ColumnElement[int]) -> Label[int]:
+    if query.granularity == "none":
+        return literal_column("0", BigInteger).label("period")
+    step_us = literal_column(str(_STEP_US[query.granularity]), BigInteger)
+    return (at_us // step_us).label("period")
+
+
+def _of_records(query: UsageQuery, span: _Span) -> Select[Any]:
+    wanted = [*span.has(records.c.started_at_us), *whose(query.wanted, records)]
+    return of_records(_shape_of(query), wanted, lambda _: true())
+
+
+def _of_parts(query: UsageQuery, parts: Sequence[Select[Any]]) -> Select[Any]:
+    shape, table = _shape_of(query), one_table(parts)
+    keys = [table.c[name] for name in shape.names]
+    columns: list[ColumnElement[Any]] = [*keys, *sums_of(table, shape)]
+    return select(*columns).group_by(*keys)
+
+
+def _of_view(query: UsageQuery, view: str, span: _Span) -> Select[Any]:
+    kept, cells = usage_rollups.c, usage_cells.c
+    is_by_meter = _METER in query.group_by
+    keys: list[Label[Any]] = [
+        (cells.meter if name == _METER else group_column(name, usage_cells)).label(f"g{n}")
+        for n, name in enumerate(query.group_by)
+    ]
+    keys += [_period(query, kept.start_us), cells.currency.label("money")]
+    if is_by_meter:
+        keys.append(cells.odd.label("odd"))
+    columns: list[ColumnElement[Any]] = [
+        *keys,
+        *(func.sum(kept[name]).label(name) for name in sum_columns(is_by_meter=is_by_meter)),
+    ]
     return (
         select(*columns)
-        .where(*where(query.wanted))
-        .group_by(*(key.name for key in keys), "period", "money")
+        .select_from(usage_rollups.join(usage_cells, cells.id == kept.cell_id))
+        .where(kept.view == view, *span.has(kept.start_us), *whose(query.wanted, usage_cells))
+        .group_by(*(key.name for key in keys))
     )

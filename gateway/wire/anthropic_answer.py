@@ -12,6 +12,7 @@ import msgspec
 from gateway.wire.anthropic_usage import NAME_CHARS_MAX, overwrite, read_usage
 from gateway.wire.cutters import SseCutter
 from gateway.wire.facts import Answer, RequestFacts
+from gateway.wire.openai_responses_usage import read_charge
 from gateway.wire.sse import data_of
 from gateway.wire.tap import Tap
 from pricing.usage import Basis
@@ -325,6 +326,7 @@ def take_usage(
     answer.others = told.others
     answer.tells_fees = is_final
     answer.tier = told.tier
+    answer.provider_cost = read_charge(raw) if is_final else None
     # An address that stands for a region class of its own tells better where the price is from.
     answer.region = told.region if facts.region in _GEOS else None
     if told.model is not None:

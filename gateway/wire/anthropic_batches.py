@@ -11,26 +11,21 @@ from gateway.wire.anthropic_answer import NULLS, UNREADABLE
 from gateway.wire.anthropic_free import AnthropicFree
 from gateway.wire.anthropic_request import Request, refuse_repeats
 from gateway.wire.anthropic_usage import BATCH_TIER, NAME_CHARS_MAX, read_usage
-from gateway.wire.cutters import LineCutter
 from gateway.wire.facts import (
     Answer,
     Asked,
     BadRequest,
     OtherUse,
-    ReplyHead,
     RequestFacts,
-    StreamLane,
     free_facts,
 )
-from gateway.wire.tap import ODD, Tap
+from gateway.wire.fetched import FetchedResults
 from pricing.meters import Meter
 from pricing.usage import NOTHING, Basis, Quantity, Usage
 
 _SUCCEEDED: Final = "succeeded"
 _REFUSAL: Final = "refusal"
-_BATCH: Final = "batch"
-_ERRORS_FROM: Final = 400
-_UNREAD_FLAG: Final = "the results were not read to their end: they are metered when they are"
+_PART: Final = "the results were not read to their end: there may be more"
 _FLAGS_MAX: Final = 8
 _MODELS_MAX: Final = 64
 
@@ -158,18 +153,22 @@ class ResultsFold:
             self._add(other.model, region, other.usage)
         return False
 
-    def close(self, batch: str | None) -> None:
-        """Take the sums for the usage: every line has been seen.
+    def close(self, source: str | None, *, is_whole: bool) -> None:
+        """Take the sums for the usage.
 
         Args:
-            batch: The batch's id.
+            source: The batch's or file's id.
+            is_whole: Whether every line has been seen; a part is completed when all are fetched.
         """
         answer = self.answer
-        answer.is_complete = answer.is_finished = True
+        answer.is_complete = answer.is_finished = is_whole
         answer.is_billed = None
-        answer.request_id = answer.once = None if batch is None else batch[:NAME_CHARS_MAX]
+        answer.request_id = answer.once = None if source is None else source[:NAME_CHARS_MAX]
         answer.flags = (*answer.flags, *self._flags)
         basis = Basis.ESTIMATED if self._is_estimated else Basis.REPORTED
+        if not is_whole and answer.is_readable:
+            basis = Basis.PARTIAL
+            answer.flags = (*answer.flags, _PART)
         uses = [
             OtherUse(
                 model=model,
@@ -185,10 +184,6 @@ class ResultsFold:
         first = uses[0]
         answer.model, answer.region, answer.usage = first.model, first.region, first.usage
         answer.others = tuple(uses[1:])
-
-    def abandon(self) -> None:
-        """Say that not every line has been seen."""
-        self.answer.flags = (*self.answer.flags, _UNREAD_FLAG)
 
     def _add(self, model: str, region: str | None, usage: Usage) -> None:
         key = (model[:NAME_CHARS_MAX], region or None)
@@ -209,36 +204,7 @@ class ResultsFold:
             self._flags.append(flag)
 
 
-class ResultsLane(Tap):
-    """Passes results on and meters them once all have passed."""
-
-    __slots__ = ("_batch", "_results")
-
-    def __init__(self, batch: str | None) -> None:
-        self._results = ResultsFold()
-        self._batch = batch
-        super().__init__(LineCutter(), self._results)
-        self.can_append = False
-
-    def finish(self, *, is_broken: bool = False) -> bytes:
-        """End the stream.
-
-        Args:
-            is_broken: It broke off, or nobody listens any more.
-
-        Returns:
-            All bytes held back.
-        """
-        # Half a line goes on as well: nothing follows it, and by it the client sees the break.
-        tail = super().finish()
-        if is_broken:
-            self._results.abandon()
-        else:
-            self._results.close(self._batch)
-        return tail
-
-
-class AnthropicResults(AnthropicFree):
+class AnthropicResults(FetchedResults, AnthropicFree):
     """The wire format of ``GET /v1/messages/batches/{id}/results``."""
 
     api = "anthropic.batch_results"
@@ -251,51 +217,6 @@ class AnthropicResults(AnthropicFree):
         "application/octet-stream",
         "text/plain",
     )
-
-    def read_facts(self, asked: Asked) -> RequestFacts:
-        """Say that fetching costs nothing beyond what the batch has used.
-
-        Args:
-            asked: The request as it came.
-
-        Returns:
-            Facts whose ceiling is zero.
-        """
-        return msgspec.structs.replace(free_facts(), named=asked.names.get(_BATCH))
-
-    def open_stream(self, facts: RequestFacts, head: ReplyHead) -> StreamLane:
-        """Begin to read results.
-
-        Args:
-            facts: What the client asked for.
-            head: Status and headers of the answer.
-
-        Returns:
-            A lane for their bytes.
-        """
-        if head.status >= _ERRORS_FROM:
-            return super().open_stream(facts, head)
-        return ResultsLane(facts.named)
-
-    def read_whole(self, body: bytes, facts: RequestFacts, head: ReplyHead) -> Answer:
-        """Read results that come in one piece.
-
-        Args:
-            body: The answer as it came, decompressed.
-            facts: What the client asked for.
-            head: Status and headers of the answer.
-
-        Returns:
-            What the batch has used; nothing for an error.
-        """
-        if head.status >= _ERRORS_FROM:
-            return super().read_whole(body, facts, head)
-        fold = ResultsFold()
-        try:
-            for line in body.splitlines():
-                fold.take(line)
-        except ODD:
-            fold.abandon()
-            return fold.answer
-        fold.close(facts.named)
-        return fold.answer
+    source = "batch"
+    results = ResultsFold
+    errors = AnthropicFree()

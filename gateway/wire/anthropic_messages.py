@@ -16,6 +16,7 @@ from gateway.wire.anthropic_free import AnthropicCount, AnthropicFree
 from gateway.wire.anthropic_request import read_prompt_texts, read_request
 from gateway.wire.endpoints import Endpoint
 from gateway.wire.facts import NO_NAMES, Answer, Asked, ReplyHead, RequestFacts, StreamLane
+from gateway.wire.google_request import refuse_masks
 from gateway.wire.splice import replace_spans, scan_members
 
 _NEVER_THINKS: Final = (
@@ -133,11 +134,12 @@ class VertexMessages(AnthropicMessages):
             The facts. Every location but ``global`` has the regional price, where there is one.
 
         Raises:
-            BadRequest: As ``read_request``.
+            BadRequest: As ``read_request``, or for a mask, which could leave the usage out.
 
         Source:
             https://cloud.google.com/vertex-ai/generative-ai/pricing, checked 2026-11-23.
         """
+        refuse_masks(asked)
         facts = read_request(
             asked.body, named=asked.names.get(_MODEL), is_streaming=self.is_streaming
         )

@@ -16,6 +16,7 @@ import msgspec
 from gateway.wire.anthropic_answer import ABSENT, NULLS, UNREADABLE
 from gateway.wire.anthropic_usage import FAST_TIER, NAME_CHARS_MAX
 from gateway.wire.facts import BadRequest, RequestFacts
+from gateway.wire.reading import has_repeats
 from gateway.wire.splice import scan_members
 from pricing.meters import Meter
 from pricing.sku import STANDARD_TIER
@@ -34,6 +35,8 @@ _SEARCH_TOOL: Final = "web_search_"
 _COUNTED_TOOLS: Final = (_SEARCH_TOOL, "web_fetch_")
 _ADVISOR_TOOL: Final = "advisor_"
 _COMPACTION: Final = b"compact"
+# Every tool of the provider's own has its date in its type.
+_DATED: Final = b"_20"
 
 # Content blocks whose tokens the bytes of the request bound; anything else may point elsewhere.
 _SIZED_BLOCKS: Final = frozenset(
@@ -61,6 +64,9 @@ _SINGLE: Final = frozenset(
         "fallbacks",
         "compaction",
         "context_management",
+        "models",
+        "plugins",
+        "preset",
     }
 )
 _NOTABLE: Final = re.compile(
@@ -98,6 +104,9 @@ class Request(msgspec.Struct, kw_only=True):
         fallbacks: Models that may serve instead.
         compaction: Whether context may be summarised by a further call.
         context_management: The same, as an edit.
+        models: Models to fall back to, as OpenRouter has them. The next two likewise.
+        plugins: Searches and readers of files.
+        preset: Stored settings.
     """
 
     model: str | None = None
@@ -113,6 +122,13 @@ class Request(msgspec.Struct, kw_only=True):
     fallbacks: list[_Fallback] | str | None = None
     compaction: msgspec.Raw = ABSENT
     context_management: msgspec.Raw = ABSENT
+    models: msgspec.Raw = ABSENT
+    plugins: msgspec.Raw = ABSENT
+    preset: msgspec.Raw = ABSENT
+
+
+class _RawTools(msgspec.Struct):
+    tools: msgspec.Raw = ABSENT
 
 
 class _Turn(msgspec.Struct, gc=False):
@@ -206,13 +222,20 @@ def read_request(body: bytes, *, named: str | None, is_streaming: bool = False) 
     request = decode_request(body)
     notable = _NOTABLE.findall(body)
     has_escapes = b"\\" in body and _ESCAPED_ASCII.search(body) is not None
-    if len(notable) > len(set(notable)) or has_escapes:
+    has_further = not (
+        request.models is ABSENT and request.plugins is ABSENT and request.preset is ABSENT
+    )
+    if has_further or has_escapes or len(notable) > len(set(notable)):
         _refuse_repeats(body)
     model = request.model if named is None else named
+    if request.models is not ABSENT and bytes(request.models) not in NULLS:
+        raise BadRequest("'models' names other models to fall back to: name the one to call")
     if not model:
         raise BadRequest("the request names no model: give 'model'")
     if len(model) > NAME_CHARS_MAX:
         raise BadRequest(f"the model name is longer than {NAME_CHARS_MAX} characters")
+    if request.tools and (has_escapes or _DATED in body):
+        _refuse_repeats_in_tools(body)
     rounds = _read_rounds(request)
     limit = request.max_tokens
     output = None if limit is None or limit < 0 or rounds.most is None else limit * rounds.most
@@ -254,6 +277,14 @@ def _refuse_repeats(body: bytes) -> None:
             raise BadRequest(f"the request body gives {name!r} more than once; give it once")
 
 
+def _refuse_repeats_in_tools(body: bytes) -> None:
+    """Refuse a tool that is the provider's own by one reading and the caller's by another."""
+    tools = msgspec.json.decode(body, type=_RawTools).tools
+    for name in ("type", "max_uses"):
+        if has_repeats(tools, name):
+            raise BadRequest(f"a tool gives {name!r} more than once; give it once")
+
+
 def _read_tier(request: Request) -> str | None:
     """The tier asked for; committed capacity, which ``auto`` may use, has no price of its own."""
     if request.speed == FAST_TIER:
@@ -286,11 +317,13 @@ def _read_rounds(request: Request) -> _Rounds:
 
 
 def _is_open_ended(request: Request) -> bool:
-    """Tell whether other models, tool servers or summaries can join in."""
+    """Tell whether other models, tool servers, summaries or searches can join in."""
     return (
         bool(request.fallbacks)
         or bytes(request.mcp_servers) not in (*NULLS, b"[]")
         or bytes(request.compaction) not in NULLS
+        or bytes(request.plugins) not in NULLS
+        or bytes(request.preset) not in NULLS
         or _COMPACTION in bytes(request.context_management)
     )
 

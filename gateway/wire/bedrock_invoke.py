@@ -121,6 +121,8 @@ class _Event(
     outputText: str | None = None  # noqa: N815
     inputTextTokenCount: int | None = None  # noqa: N815
     totalOutputTextTokenCount: int | None = None  # noqa: N815
+    stop_reason: str | None = None
+    completionReason: str | None = None  # noqa: N815
     outputs: list[_Spoken] | None = None
     choices: list[_Choice] | None = None
     text: str | None = None
@@ -432,11 +434,18 @@ class _InvokeFold(FrameFold):
         if bytes(event.usage) not in NULLS:
             return read_family(event.usage)
         if event.generation_token_count is not None or event.totalOutputTextTokenCount is not None:
-            plain = _first(event.prompt_token_count, event.inputTextTokenCount)
-            before = self._inside.input_total if self._inside is not None else None
-            output = _first(event.generation_token_count, event.totalOutputTextTokenCount)
-            return to_usage(Told(plain=_first(plain, before), output=output))
+            return self._read_total(event)
         return None
+
+    def _read_total(self, event: _Event) -> Usage:
+        """Read a running total, which is a part until the answer says that it ended."""
+        plain = _first(event.prompt_token_count, event.inputTextTokenCount)
+        before = self._inside.input_total if self._inside is not None else None
+        output = _first(event.generation_token_count, event.totalOutputTextTokenCount)
+        usage = to_usage(Told(plain=_first(plain, before), output=output))
+        if event.stop_reason or event.completionReason or usage.basis is not Basis.REPORTED:
+            return usage
+        return Usage(counts=usage.counts, basis=Basis.PARTIAL, flags=usage.flags)
 
     def _overwrite(self, raw: msgspec.Raw, *, is_final: bool) -> Usage | None:
         if bytes(raw) in NULLS:

@@ -30,6 +30,7 @@ from pricing.usage import Basis, Usage
 EVENTS: Final = "text/event-stream"
 _TIER_HEADER: Final = "x-gemini-service-tier"
 QUERIES_KEPT_MAX: Final = 1000
+UNREAD_GROUNDING: Final = "the grounding metadata could not be read"
 
 # Traffic that was paid for in advance has no price per token: it is billed as on demand, and the
 # report of commitments says what of it was covered. Off-peak traffic has a price nobody publishes.
@@ -152,6 +153,58 @@ def charged(searches: int, *models: str | None) -> int:
     return searches
 
 
+class Grounding:
+    """What was searched for in one answer."""
+
+    __slots__ = ("_is_grounded", "_queries")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._queries: set[str] = set()
+        self._is_grounded = False
+
+    def fold(self, raw: msgspec.Raw) -> bool:
+        """Note what was searched for; unique queries count, empty ones do not.
+
+        Args:
+            raw: The grounding metadata.
+
+        Returns:
+            Whether it could be read; what could not counts as grounded.
+
+        Source:
+            https://ai.google.dev/gemini-api/docs/google-search, "Pricing", checked 2026-11-23.
+        """
+        try:
+            told = _decode_object(raw)
+        except UNREADABLE:
+            self._is_grounded = True
+            return False
+        for name in ("webSearchQueries", "imageSearchQueries"):
+            queries = told.get(name)
+            for query in queries if isinstance(queries, list) else ():
+                if query and len(self._queries) < QUERIES_KEPT_MAX:
+                    self._queries.add(f"{name} {query}"[:NAME_CHARS_MAX])
+        chunks = told.get("groundingChunks")
+        for chunk in chunks if isinstance(chunks, list) else ():
+            if isinstance(chunk, dict) and ("web" in chunk or "maps" in chunk or "image" in chunk):
+                self._is_grounded = True
+        return True
+
+    def count(self, *models: str | None) -> int:
+        """Count what is charged: prompts that searched, or searches.
+
+        Args:
+            models: As for ``charged``.
+
+        Returns:
+            How many.
+        """
+        if not self._queries and not self._is_grounded:
+            return 0
+        return charged(max(1, len(self._queries)), *models)
+
+
 class GeminiFold:
     """Folds the chunks of one answer; a whole answer is one chunk.
 
@@ -165,8 +218,7 @@ class GeminiFold:
         self._parts: UsageParts | None = None
         self._usage: Usage | None = None
         self._open: set[int] = set()
-        self._queries: set[str] = set()
-        self._is_grounded = False
+        self._grounding = Grounding()
         self._has_media = False
         self._data_of = data_of if is_events else json_of
         tier = header_of(head, _TIER_HEADER)
@@ -238,8 +290,9 @@ class GeminiFold:
         if candidate.content is not None:
             for part in candidate.content.parts or ():
                 self._fold_part(part)
-        if bytes(candidate.grounding_metadata) not in NULLS:
-            self._fold_grounding(candidate.grounding_metadata)
+        grounding = candidate.grounding_metadata
+        if bytes(grounding) not in NULLS and not self._grounding.fold(grounding):
+            self._flag(UNREAD_GROUNDING)
         if candidate.finish_reason not in (None, "", 0, "FINISH_REASON_UNSPECIFIED"):
             self._open.discard(candidate.index or 0)
 
@@ -253,34 +306,6 @@ class GeminiFold:
             # Nobody can count what is not text: without usage it is booked at the bound.
             keep(self.answer, " ")
             self._has_media = True
-
-    def _fold_grounding(self, raw: msgspec.Raw) -> None:
-        """Note what was searched for; unique queries count, empty ones do not.
-
-        Source:
-            https://ai.google.dev/gemini-api/docs/google-search, "Pricing", checked 2026-11-23.
-        """
-        try:
-            told = _decode_object(raw)
-        except UNREADABLE:
-            self._is_grounded = True
-            self._flag("the grounding metadata could not be read")
-            return
-        for name in ("webSearchQueries", "imageSearchQueries"):
-            queries = told.get(name)
-            for query in queries if isinstance(queries, list) else ():
-                if query and len(self._queries) < QUERIES_KEPT_MAX:
-                    self._queries.add(f"{name} {query}"[:NAME_CHARS_MAX])
-        chunks = told.get("groundingChunks")
-        for chunk in chunks if isinstance(chunks, list) else ():
-            if isinstance(chunk, dict) and ("web" in chunk or "maps" in chunk or "image" in chunk):
-                self._is_grounded = True
-
-    def _searches(self) -> int:
-        """Count what is charged: prompts that searched, or searches."""
-        if not self._queries and not self._is_grounded:
-            return 0
-        return charged(max(1, len(self._queries)), self.answer.model, self._model)
 
     def _fold_usage(self, raw: msgspec.Raw) -> None:
         """Read the newest usage, which replaces all before it; one without counts does not."""
@@ -331,7 +356,7 @@ class GeminiFold:
                 answer.is_readable = False
             return
         counts, basis = usage.counts, usage.basis
-        searches = self._searches()
+        searches = self._grounding.count(self.answer.model, self._model)
         if counts and searches:
             counts = {**counts, Meter.WEB_SEARCH: searches}
         if not answer.is_finished and basis is Basis.REPORTED:

@@ -25,10 +25,12 @@ from gateway.wire.google_format import GoogleFormat
 from gateway.wire.google_request import (
     INPUT_TOKENS_SPARE,
     decode_body,
+    has_escapes,
     model_of,
     refuse_masks,
     refuse_repeats,
     region_of_location,
+    snake_of,
 )
 from gateway.wire.openai_answer import NAME_CHARS_MAX, UNREADABLE
 from gateway.wire.sse import data_of
@@ -101,8 +103,9 @@ class Interactions(GoogleFormat):
             https://ai.google.dev/api/interactions-api, checked 2026-11-23.
         """
         refuse_masks(asked)
-        request = decode_body(asked.body, _object, "an interaction")
+        given = decode_body(asked.body, _object, "an interaction")
         refuse_repeats(asked.body, _SINGLE)
+        request = {snake_of(name): value for name, value in given.items()}
         named = request.get("model")
         if request.get("agent") or not isinstance(named, str) or not named:
             raise BadRequest("name a model: what agents use is not metered by this version")
@@ -118,8 +121,7 @@ class Interactions(GoogleFormat):
             or request.get("cached_content")
             or _points_elsewhere(request.get("input"))
         )
-        config = request.get("generation_config")
-        limit = number_of(config.get("max_output_tokens")) if isinstance(config, dict) else None
+        limit = _limit_of(request.get("generation_config"), asked.body)
         meters = TEXT_METERS | MEDIA_OUTPUT_METERS
         tier = request.get("service_tier")
         return RequestFacts(
@@ -182,6 +184,15 @@ class Interactions(GoogleFormat):
             ``None``: what was said before is kept at Google, so nobody can count it.
         """
         return None
+
+
+def _limit_of(config: object, body: bytes) -> int | None:
+    """Read the limit of the output; none where another reader may find another one."""
+    if not isinstance(config, dict) or has_escapes(body):
+        return None
+    if sum(body.count(name) for name in (b'"max_output_tokens"', b'"maxOutputTokens"')) > 1:
+        return None
+    return number_of(config.get("max_output_tokens", config.get("maxOutputTokens")))
 
 
 def _tools_of(tools: object) -> frozenset[str]:

@@ -4,12 +4,15 @@ Must never lose a turn: nothing announces one, so it begins with the first thing
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
 from gateway.wire.endpoints import Endpoint
 from gateway.wire.facts import NO_NAMES, Answer, BadRequest, ErrorBody, RequestFacts
+from gateway.wire.gemini_answer import UNREAD_GROUNDING, Grounding
+from gateway.wire.gemini_request import SEARCHES_MAX
 from gateway.wire.gemini_usage import parts_of, read_usage
 from gateway.wire.google_dialect import GoogleDialect
 from gateway.wire.live import (
@@ -22,10 +25,10 @@ from gateway.wire.live import (
     Tells,
     bytes_of,
 )
-from gateway.wire.openai_answer import ABSENT, NAME_CHARS_MAX, UNREADABLE
+from gateway.wire.openai_answer import ABSENT, NAME_CHARS_MAX, NULLS, UNREADABLE
 from gateway.wire.openai_responses_usage import count_of, fields_of
 from pricing.meters import Meter
-from pricing.usage import NOTHING, Basis, Usage
+from pricing.usage import NOTHING, Basis, Quantity, Usage
 
 _METERS: Final = frozenset(
     {
@@ -43,7 +46,10 @@ _METERS: Final = frozenset(
     }
 )
 _SEARCH: Final = b"oogleSearch"
-_UNCOUNTED: Final = "searches of a live session are billed apart and not counted here"
+# Base64 has no quotation marks: sound holds none of these.
+_TYPED: Final = b'"text"'
+_PLAIN: Final[Mapping[Meter, Quantity]] = MappingProxyType({})
+_SEARCHED: Final[Mapping[Meter, Quantity]] = MappingProxyType({Meter.WEB_SEARCH: SEARCHES_MAX})
 
 
 class _ClientMessage(msgspec.Struct, gc=False):
@@ -59,6 +65,7 @@ class _ClientMessage(msgspec.Struct, gc=False):
 class _ServerContent(msgspec.Struct, gc=False):
     model_turn: msgspec.Raw = msgspec.field(default=ABSENT, name="modelTurn")
     output: msgspec.Raw = msgspec.field(default=ABSENT, name="outputTranscription")
+    grounding: msgspec.Raw = msgspec.field(default=ABSENT, name="groundingMetadata")
     turn_complete: bool | None = msgspec.field(default=None, name="turnComplete")
 
 
@@ -98,6 +105,8 @@ class LiveConversation:
         self._model = ""
         self._limit: int | None = None
         self._searches = False
+        self._grounding = Grounding()
+        self._flags: tuple[str, ...] = ()
         self._number = 0
         self._is_open = False
         self._is_over = False
@@ -116,7 +125,7 @@ class LiveConversation:
             choices=1,
             extra_output_max=0,
             meters=_METERS,
-            fees={},
+            fees=_SEARCHED if self._searches else _PLAIN,
         )
 
     def read_client(self, frame: Frame) -> Asks:
@@ -150,9 +159,10 @@ class LiveConversation:
             content.get("turnComplete"),
             content.get("turn_complete"),
         ):
-            return Asks(facts=self.facts, is_begun=True)
+            return Asks(facts=self.facts, is_begun=True, has_words=True)
         is_answer = message.tool_response is not ABSENT or message.tool_snake is not ABSENT
-        return Asks(facts=self.facts, is_begun=is_answer)
+        has_words = is_answer or content is not None or _TYPED in data
+        return Asks(facts=self.facts, is_begun=is_answer, has_words=has_words)
 
     def read_server(self, frame: Frame) -> Tells | None:
         """Read what a provider's frame tells; it comes as text or as bytes.
@@ -183,9 +193,11 @@ class LiveConversation:
         if speaks and self._is_over:
             # What was over has told nothing: the next turn begins with what ends the last one.
             tells = self._end()
+            self._note_grounding(content)
             self._is_open, self._is_over = True, is_over
             self._note_usage(raw)
             return tells
+        self._note_grounding(content)
         self._note_usage(raw)
         self._is_over = self._is_over or is_over
         if self._usage is not None and (self._is_over or not (self._is_open or speaks)):
@@ -259,13 +271,17 @@ class LiveConversation:
 
     def _end(self) -> Finished:
         usage = self._usage
-        if usage is not None and usage.basis is Basis.REPORTED and not usage.counts:
-            usage = NOTHING
+        if usage is not None and usage.basis is Basis.REPORTED:
+            searches = self._grounding.count(self._model)
+            counts = {**usage.counts, Meter.WEB_SEARCH: searches} if searches else usage.counts
+            usage = Usage(counts=counts, basis=usage.basis, flags=usage.flags)
+            usage = usage if counts else NOTHING
         answer = Answer(
             model=self._model,
             usage=usage,
-            tells_fees=True,
-            flags=(_UNCOUNTED,) if self._searches else (),
+            # Without usage nobody knows what was searched for either: the most is booked.
+            tells_fees=usage is not None,
+            flags=self._flags,
             is_readable=True,
             is_complete=True,
         )
@@ -273,7 +289,13 @@ class LiveConversation:
         self._number += 1
         self._is_open = self._is_over = False
         self._usage = None
+        self._grounding, self._flags = Grounding(), ()
         return ended
+
+    def _note_grounding(self, content: _ServerContent | None) -> None:
+        raw = ABSENT if content is None else content.grounding
+        if bytes(raw) not in NULLS and not self._grounding.fold(raw):
+            self._flags = (UNREAD_GROUNDING,)
 
 
 _FORMAT: Final = GeminiLive()

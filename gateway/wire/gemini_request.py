@@ -277,16 +277,21 @@ def tier_asked(asked: Asked, tier: str | int | None) -> str:
     Returns:
         In catalog words; Google serves at the standard tier unless asked.
 
+    Raises:
+        BadRequest: Two tiers are asked for, of which the provider could take either.
+
     Source:
         https://ai.google.dev/gemini-api/docs/flex-inference and
         https://cloud.google.com/vertex-ai/generative-ai/docs/priority-paygo, checked 2026-11-23.
     """
-    word = str(tier or "").lower().removeprefix("service_tier_")
-    if not word:
-        for name, value in asked.headers:
-            if name == "x-vertex-ai-llm-shared-request-type":
-                word = value.strip().lower()
-    return STANDARD_TIER if word in ("", "unspecified", "default") else word[:32]
+    words = {str(tier or "").lower().removeprefix("service_tier_")}
+    for name, value in asked.headers:
+        if name == "x-vertex-ai-llm-shared-request-type":
+            words.add(value.strip().lower())
+    named = [word[:32] for word in words if word not in ("", "unspecified", "default")]
+    if len(named) > 1:
+        raise BadRequest(f"the service tier is asked for as {' and as '.join(sorted(named))}")
+    return named[0] if named else STANDARD_TIER
 
 
 def _either(one: msgspec.Raw, other: msgspec.Raw) -> msgspec.Raw:

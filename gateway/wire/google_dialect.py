@@ -44,25 +44,34 @@ class GoogleDialect:
 
         Returns:
             JSON with ``error.code``, ``message``, ``status`` and one ``ErrorInfo`` in ``details``:
-            its ``reason`` is the stable code, its ``metadata`` the refusal's facts as text.
+            its ``reason`` is the stable code, its ``metadata`` the refusal's facts as text. Beside
+            it a ``RetryInfo`` where it is known when the same call would fit.
 
         Source:
-            https://cloud.google.com/apis/design/errors, checked 2026-11-23.
+            https://cloud.google.com/apis/design/errors and
+            https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto,
+            checked 2026-11-23.
         """
         facts = {name: str(value) for name, value in error.details.items() if value is not None}
+        details: list[dict[str, object]] = [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": error.code,
+                "domain": "taximeter",
+                "metadata": {"code": error.code, "type": error.kind, **facts},
+            }
+        ]
+        if "retry_after_s" in facts:
+            # What Google's clients read instead of a header.
+            delay = f"{facts['retry_after_s']}s"
+            kind = "type.googleapis.com/google.rpc.RetryInfo"
+            details.append({"@type": kind, "retryDelay": delay})
         fallback = "INTERNAL" if error.status >= 500 else "FAILED_PRECONDITION"
         shaped = {
             "code": error.status,
             "message": error.message,
             "status": _STATUS_NAMES.get(error.status, fallback),
-            "details": [
-                {
-                    "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                    "reason": error.code,
-                    "domain": "taximeter",
-                    "metadata": {"code": error.code, "type": error.kind, **facts},
-                }
-            ],
+            "details": details,
         }
         return msgspec.json.encode({"error": shaped})
 

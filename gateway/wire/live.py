@@ -33,6 +33,7 @@ class Asks(msgspec.Struct, frozen=True, kw_only=True):
         event: The client's own id of the frame, by which the provider says that it failed.
         model: Model of the session, where the frame names it.
         further_models: Other models it puts to work, which are billed apart.
+        has_words: Whether it may hold what the user wrote.
     """
 
     facts: RequestFacts | None = None
@@ -40,6 +41,7 @@ class Asks(msgspec.Struct, frozen=True, kw_only=True):
     event: str | None = None
     model: str | None = None
     further_models: tuple[str, ...] = ()
+    has_words: bool = False
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,12 @@ from typing import Final
 import msgspec
 
 from gateway.wire.anthropic_batches import ResultsFold
-from gateway.wire.cutters import LineCutter
-from gateway.wire.facts import Answer, Asked, ReplyHead, RequestFacts, StreamLane, free_facts
+from gateway.wire.facts import Asked, RequestFacts, free_facts
+from gateway.wire.fetched import FetchedResults
 from gateway.wire.mistral_dialect import MistralDialect
 from gateway.wire.openai_places import rows
 from gateway.wire.openai_usage import read_odd_usage, read_usage
-from gateway.wire.plain_format import FreeCalls, Unread
+from gateway.wire.plain_format import FreeCalls
 from gateway.wire.reading import (
     ABSENT,
     checked_model,
@@ -23,12 +23,10 @@ from gateway.wire.reading import (
     read_quantity,
     try_read,
 )
-from gateway.wire.tap import Tap
 from pricing.meters import Meter
 from pricing.usage import Basis, Usage
 
 BATCH_TIER: Final = "batch"
-_FILE: Final = "file"
 _SUCCESS_BELOW: Final = 300
 
 
@@ -121,36 +119,7 @@ class MistralResultsFold(ResultsFold):
         return False
 
 
-class FileLane(Tap):
-    """Passes a file on and meters the results in it once all of it has passed."""
-
-    __slots__ = ("_file", "_results")
-
-    def __init__(self, file: str | None) -> None:
-        self._results = MistralResultsFold()
-        self._file = file
-        super().__init__(LineCutter(), self._results)
-        self.can_append = False
-
-    def finish(self, *, is_broken: bool = False) -> bytes:
-        """End the file.
-
-        Args:
-            is_broken: It broke off, or nobody listens any more.
-
-        Returns:
-            All bytes held back.
-        """
-        # Half a line goes on as well: nothing follows it, and by it the client sees the break.
-        tail = super().finish()
-        if is_broken:
-            self._results.abandon()
-        else:
-            self._results.close(self._file)
-        return tail
-
-
-class MistralFile(MistralFree):
+class MistralFile(FetchedResults, MistralFree):
     """The wire format of ``GET /files/{id}/content``: results of a batch, or any file.
 
     Attributes:
@@ -166,49 +135,9 @@ class MistralFile(MistralFree):
         "binary/octet-stream",
         "text/plain",
     )
-
-    def read_facts(self, asked: Asked) -> RequestFacts:
-        """Say that fetching costs nothing beyond what the batch has used.
-
-        Args:
-            asked: The request as it came.
-
-        Returns:
-            Facts whose ceiling is zero.
-        """
-        return msgspec.structs.replace(free_facts(), named=asked.names.get(_FILE))
-
-    def open_stream(self, facts: RequestFacts, head: ReplyHead) -> StreamLane:
-        """Begin to read a file.
-
-        Args:
-            facts: What the client asked for.
-            head: Status and headers of the answer.
-
-        Returns:
-            A lane for its bytes.
-        """
-        if head.status >= _SUCCESS_BELOW:
-            return Tap(LineCutter(), Unread())
-        return FileLane(facts.named)
-
-    def read_whole(self, body: bytes, facts: RequestFacts, head: ReplyHead) -> Answer:
-        """Read a file that comes in one piece.
-
-        Args:
-            body: The answer as it came, decompressed.
-            facts: What the client asked for.
-            head: Status and headers of the answer.
-
-        Returns:
-            What its results have used; nothing for an error.
-        """
-        if head.status >= _SUCCESS_BELOW:
-            return Answer()
-        lane = FileLane(facts.named)
-        lane.feed(body)
-        lane.finish()
-        return lane.answer
+    source = "file"
+    results = MistralResultsFold
+    errors = MistralFree()
 
 
 def _usage_of(body: _Body) -> Usage | None:

@@ -156,6 +156,17 @@ class MistralAgent(MistralDialect, MistralChat):
         facts = super().read_facts(msgspec.structs.replace(asked, names=names))
         return msgspec.structs.replace(facts, input_tokens_max=None)
 
+    def read_prompt(self, asked: Asked) -> list[str] | None:
+        """Say that the prompt cannot be counted here.
+
+        Args:
+            asked: The request as it came.
+
+        Returns:
+            ``None``: an agent's instructions and its tools are kept at Mistral.
+        """
+        return None
+
 
 class MistralJudge(PlainFormat, MistralDialect):
     """The wire format of moderation and classification, of texts and of chats.

@@ -18,6 +18,7 @@ from gateway.wire.openai_usage import (
     read_usage,
 )
 from gateway.wire.sse import SseSplitter, data_of, is_lone_object
+from gateway.wire.tap import ODD, note_odd
 from pricing.usage import Basis, Usage
 
 TEXT_KEPT_CHARS_MAX: Final = 256 * 1024
@@ -189,8 +190,12 @@ class ChatStream:
         splitter = self._splitter
         if is_lone_object(chunk) and not (splitter.held or self._held or self._is_passing):
             # What most providers send most of the time; all the rest is for the other times.
-            is_kept = not (_fold_event(self.answer, chunk[6:-2], self._make) and self._strips_usage)
-            return chunk if is_kept else b""
+            try:
+                is_usage = _fold_event(self.answer, chunk[6:-2], self._make)
+            except ODD as odd:
+                note_odd(self.answer, odd)
+                return chunk
+            return b"" if is_usage and self._strips_usage else chunk
         kept = [event for event in splitter.split(chunk) if self._is_for_now(event)]
         if self._held and len(self._held) + len(splitter.held) > END_HELD_BYTES_MAX:
             kept.append(self._take_held())
@@ -223,7 +228,17 @@ class ChatStream:
         if rest:
             self._is_for_now(rest)
             self._held.clear()
+        self._settle_total()
         return tail
+
+    def _settle_total(self) -> None:
+        """Take a running total for a part where the answer broke off that it counts."""
+        answer = self.answer
+        usage = answer.usage
+        if usage is None or answer.is_finished or answer.is_complete:
+            return
+        if usage.basis is Basis.REPORTED:
+            answer.usage = Usage(counts=usage.counts, basis=Basis.PARTIAL, flags=usage.flags)
 
     def _is_for_now(self, event: bytes) -> bool:
         """Fold one event and say whether it is passed on at once."""
@@ -235,8 +250,13 @@ class ChatStream:
                 self.answer.is_complete = True
                 self._held += event
                 return False
-            if _fold_event(self.answer, data, self._make) and self._strips_usage:
-                return False
+            try:
+                is_usage = _fold_event(self.answer, data, self._make)
+            except ODD as odd:
+                note_odd(self.answer, odd)
+            else:
+                if is_usage and self._strips_usage:
+                    return False
         if self._held:
             # Keep the order: once an event is held back, so is everything after it.
             self._held += event

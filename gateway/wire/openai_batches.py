@@ -8,28 +8,20 @@ from typing import Final
 
 import msgspec
 
-from gateway.wire.cutters import LineCutter
 from gateway.wire.endpoints import Endpoint
 from gateway.wire.facts import (
     Answer,
-    Asked,
     OtherUse,
-    ReplyHead,
-    RequestFacts,
-    StreamLane,
-    free_facts,
 )
+from gateway.wire.fetched import FetchedResults
 from gateway.wire.openai_answer import ABSENT, NAME_CHARS_MAX, NULLS, UNREADABLE, read_answer
 from gateway.wire.openai_free import FreeCalls
 from gateway.wire.openai_responses_answer import read_response
 from gateway.wire.openai_responses_usage import count_of
-from gateway.wire.tap import ODD, Tap
 from pricing.meters import Meter
 from pricing.usage import Basis, Quantity, Usage, unknown_usage
 
 BATCH_TIER: Final = "batch"
-_FILE: Final = "file_id"
-_ERRORS_FROM: Final = 300
 _OK: Final = 200
 # A line of a batch's output has all of these; what a file holds otherwise is nobody's business.
 _MARKS: Final = (b'"custom_id"', b'"response"')
@@ -120,17 +112,17 @@ class OutputFold:
             self._note("a line of the output could not be read")
         return False
 
-    def close(self, file: str | None, *, is_whole: bool) -> None:
+    def close(self, source: str | None, *, is_whole: bool) -> None:
         """Take the sums for the usage.
 
         Args:
-            file: The file's id.
+            source: The file's id.
             is_whole: Whether every line has been seen.
         """
         answer = self.answer
         if not self._is_output:
             return
-        answer.once = None if file is None else file[:NAME_CHARS_MAX]
+        answer.once = None if source is None else source[:NAME_CHARS_MAX]
         answer.tier = BATCH_TIER
         answer.is_complete = answer.is_finished = is_whole
         answer.flags = (*answer.flags, *self._flags)
@@ -196,98 +188,19 @@ class OutputFold:
             self._flags.append(flag)
 
 
-class OutputLane(Tap):
-    """Passes the content of a file on and meters it where it is the output of a batch."""
-
-    __slots__ = ("_file", "_is_whole", "_output")
-
-    def __init__(self, file: str | None, *, is_whole: bool = True) -> None:
-        """Begin.
-
-        Args:
-            file: The file's id.
-            is_whole: Whether all of it comes, and not a range.
-        """
-        self._output = OutputFold()
-        self._file = file
-        self._is_whole = is_whole
-        super().__init__(LineCutter(), self._output)
-        self.can_append = False
-
-    def finish(self, *, is_broken: bool = False) -> bytes:
-        """End the stream.
-
-        Args:
-            is_broken: It broke off, or nobody listens any more.
-
-        Returns:
-            All bytes held back.
-        """
-        # Half a line goes on as well: nothing follows it, and by it the client sees the break.
-        tail = super().finish()
-        is_read = not (is_broken or self.answer.flags)
-        self._output.close(self._file, is_whole=self._is_whole and is_read)
-        return tail
-
-
-class FileContents(FreeCalls):
+class FileContents(FetchedResults, FreeCalls):
     """The wire format of ``GET /files/{file_id}/content``.
 
     Any file is passed on as it comes. The output of a batch tells what the batch has used.
     """
 
     stream_types: tuple[str, ...] = ("",)
+    source = "file_id"
+    results = OutputFold
+    errors = FreeCalls("openai.file_content")
 
     def __init__(self) -> None:
         super().__init__("openai.file_content")
-
-    def read_facts(self, asked: Asked) -> RequestFacts:
-        """Say that fetching costs nothing beyond what the batch has used.
-
-        Args:
-            asked: The request as it came.
-
-        Returns:
-            Facts whose ceiling is zero.
-        """
-        return msgspec.structs.replace(free_facts(), named=asked.names.get(_FILE))
-
-    def open_stream(self, facts: RequestFacts, head: ReplyHead) -> StreamLane:
-        """Begin to read a file.
-
-        Args:
-            facts: What the client asked for.
-            head: Status and headers of the answer.
-
-        Returns:
-            A lane for its bytes.
-        """
-        if head.status >= _ERRORS_FROM:
-            return super().open_stream(facts, head)
-        return OutputLane(facts.named, is_whole=head.status == _OK)
-
-    def read_whole(self, body: bytes, facts: RequestFacts, head: ReplyHead) -> Answer:
-        """Read a file that comes in one piece.
-
-        Args:
-            body: The answer as it came, decompressed.
-            facts: What the client asked for.
-            head: Status and headers of the answer.
-
-        Returns:
-            What the batch has used; nothing for an error, or a file that is no output.
-        """
-        if head.status >= _ERRORS_FROM:
-            return super().read_whole(body, facts, head)
-        fold = OutputFold()
-        is_whole = head.status == _OK
-        try:
-            for line in body.splitlines():
-                fold.take(line)
-        except ODD:
-            is_whole = False
-        fold.close(facts.named, is_whole=is_whole)
-        return fold.answer
 
 
 def _is_success(reply: _Reply) -> bool:

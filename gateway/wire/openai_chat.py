@@ -27,6 +27,15 @@ from gateway.wire.openai_answer import (
     read_tier,
 )
 from gateway.wire.openai_dialect import OpenAIDialect
+from gateway.wire.openai_further import (
+    Further,
+    OwnTool,
+    asks_elsewhere,
+    brings_kept,
+    is_plain,
+    runs_tools,
+    searches_aside,
+)
 from gateway.wire.splice import Member, replace_spans, scan_members
 from pricing.meters import Meter
 from pricing.rates import NO_VARIANTS
@@ -75,9 +84,8 @@ _SINGLE: Final = frozenset(
         "web_search_options",
         "prediction",
         "best_of",
-        "models",
-        "plugins",
-        "search_parameters",
+        "tools",
+        *Further.__struct_fields__,
     }
 )
 # Content parts whose tokens the bytes of the request bound; anything else may point elsewhere.
@@ -85,7 +93,7 @@ _SIZED_PARTS: Final = frozenset({"text", "refusal"})
 # One pass over the body: every quoted name that is worth a closer look.
 _NOTABLE: Final = re.compile(
     rb'"(model|messages|stream|stream_options|n|max_tokens|max_completion_tokens|service_tier'
-    rb'|modalities|web_search_options|prediction|best_of|models|plugins|search_parameters)"'
+    rb'|modalities|web_search_options|prediction|best_of)"'
 )
 _ESCAPED_ASCII: Final = re.compile(rb"\\u00[0-7]")
 
@@ -101,7 +109,7 @@ class _Plain(msgspec.Struct, gc=False):
     audio: None = None
 
 
-class _Fields(msgspec.Struct, kw_only=True):
+class _Fields(Further, kw_only=True):
     """The fields of a request beside its messages."""
 
     # Azure has the deployment in the address instead.
@@ -116,18 +124,16 @@ class _Fields(msgspec.Struct, kw_only=True):
     best_of: int | None = None
     web_search_options: msgspec.Raw = ABSENT
     prediction: msgspec.Raw = ABSENT
-    # What other compatible providers act on.
-    models: msgspec.Raw = ABSENT
-    plugins: msgspec.Raw = ABSENT
-    search_parameters: msgspec.Raw = ABSENT
 
 
 class _PlainRequest(_Fields, kw_only=True):
     messages: list[_Plain]
+    tools: list[OwnTool] | None = None
 
 
 class _Request(_Fields, kw_only=True):
     messages: msgspec.Raw
+    tools: msgspec.Raw = ABSENT
 
 
 class _SearchOptions(msgspec.Struct):
@@ -155,7 +161,7 @@ class _Asked(msgspec.Struct):
     tool_calls: msgspec.Raw = ABSENT
 
 
-class _Prompt(msgspec.Struct):
+class _Prompt(Further):
     messages: list[_Asked]
     tools: msgspec.Raw = ABSENT
     functions: msgspec.Raw = ABSENT
@@ -272,15 +278,20 @@ class OpenAIChat(OpenAIDialect):
         """
         body = asked.body
         request: _Fields
-        has_parts = False
+        wider = None
+        has_parts = is_open = False
         try:
             # Mostly the messages are nothing but text, and one pass tells.
             request = _decode_plain(body)
         except UNREADABLE:
             request = wider = _read_request(body)
             has_parts = _has_unsized(wider.messages)
+            is_open = runs_tools(wider.tools)
+        has_further = not is_plain(request)
         notable = _NOTABLE.findall(body)
-        if len(notable) > len(set(notable)) or has_escapes(body):
+        is_doubtful = has_further or len(notable) > len(set(notable)) or has_escapes(body)
+        # Tools given twice decode twice above, but not beside what is no text.
+        if is_doubtful or (wider is not None and body.count(b'"tools"') > 1):
             refuse_repeats(body)
         model = model_of(asked, request.model, "a chat completion request").removeprefix(
             self.make.publisher
@@ -289,20 +300,14 @@ class OpenAIChat(OpenAIDialect):
             request.web_search_options is not ABSENT
             and bytes(request.web_search_options) not in NULLS
         ) or _SEARCHES in model
-        if bytes(request.models) not in NULLS:
-            raise BadRequest("'models' names other models to fall back to: name the one to call")
-        is_searching = is_searching or not (
-            bytes(request.plugins) in NULLS and bytes(request.search_parameters) in NULLS
-        )
+        if has_further:
+            is_searching = searches_aside(request) or is_searching
+            is_open = is_open or asks_elsewhere(request)
+            has_parts = has_parts or brings_kept(request)
         choices = max(1, request.n or 1, request.best_of or 1)
         limit = request.max_completion_tokens or 0
         if request.max_tokens is not None and request.max_tokens > limit:
             limit = request.max_tokens
-        meters = _TEXT_METERS
-        if has_parts:
-            meters = meters | _IMAGE_METERS | _AUDIO_METERS
-        elif request.modalities and "audio" in request.modalities:
-            meters = meters | _AUDIO_METERS
         return RequestFacts(
             model=model,
             stream=bool(request.stream),
@@ -311,7 +316,9 @@ class OpenAIChat(OpenAIDialect):
             or not self.asks_usage(asked),
             tier=read_tier(request.service_tier, self.make.tiers),
             input_tokens_max=(
-                None if has_parts or is_searching else bytes_of(body) + INPUT_TOKENS_SPARE
+                None
+                if has_parts or is_searching or is_open
+                else bytes_of(body) + INPUT_TOKENS_SPARE
             ),
             output_tokens_max=limit * choices if limit > 0 else None,
             choices=choices,
@@ -319,9 +326,10 @@ class OpenAIChat(OpenAIDialect):
             extra_output_max=(
                 0 if request.prediction is ABSENT else len(bytes(request.prediction))
             ),
-            meters=meters,
+            meters=_meters_of(request, has_parts=has_parts),
             fees=_ONE_SEARCH if is_searching else _NO_FEES,
             variants=_search_size(request.web_search_options) if is_searching else NO_VARIANTS,
+            rounds=None if is_open else 1,
         )
 
     def prepare_body(self, asked: Asked, facts: RequestFacts, model: str) -> bytes:
@@ -407,6 +415,8 @@ class OpenAIChat(OpenAIDialect):
         """
         try:
             prompt = _decode_prompt(asked.body)
+            if runs_tools(prompt.tools) or asks_elsewhere(prompt) or brings_kept(prompt):
+                return None  # what was read beside the messages is not here
             texts = [text for message in prompt.messages for text in _texts_of(message)]
             for shown in (prompt.tools, prompt.functions, prompt.response_format):
                 texts.append(bytes(shown).decode())
@@ -446,6 +456,14 @@ def _read_request(body: bytes) -> _Request:
         raise BadRequest(f"the request body is not JSON: {broken}") from None
     except RecursionError:
         raise BadRequest("the request body is nested too deeply") from None
+
+
+def _meters_of(request: _Fields, *, has_parts: bool) -> frozenset[Meter]:
+    if has_parts:
+        return _TEXT_METERS | _IMAGE_METERS | _AUDIO_METERS
+    if request.modalities and "audio" in request.modalities:
+        return _TEXT_METERS | _AUDIO_METERS
+    return _TEXT_METERS
 
 
 def _search_size(options: msgspec.Raw) -> Mapping[Meter, str]:

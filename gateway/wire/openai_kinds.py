@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from gateway.wire.facts import Answer, Asked, OtherUse, RequestFacts
+from gateway.wire.google_request import refuse_masks
 from gateway.wire.openai_answer import NAME_CHARS_MAX, TIERS, UNREADABLE, Make
 from gateway.wire.openai_chat import OpenAIChat, never
 from gateway.wire.openai_places import rows
@@ -209,6 +210,26 @@ class PerplexityChat(OpenAIChat):
         )
 
 
+class GoogleChat(OpenAIChat):
+    """Chat completions of Google, whose answers can be asked for in part."""
+
+    def read_facts(self, asked: Asked) -> RequestFacts:
+        """Read what metering needs of a request.
+
+        Args:
+            asked: The request as it came.
+
+        Returns:
+            The facts.
+
+        Raises:
+            BadRequest: As ``OpenAIChat.read_facts``, or for a mask: without the total of its usage
+                an answer does not tell what was thought.
+        """
+        refuse_masks(asked)
+        return super().read_facts(asked)
+
+
 class MistralChat(OpenAIChat):
     """Chat completions of Mistral, which bills what it hears by the second."""
 
@@ -282,8 +303,8 @@ CHATS: Final[Mapping[str, OpenAIChat]] = MappingProxyType(
         "cohere": _PLAIN,
         "deepseek": _PLAIN,
         "together": _PLAIN,
-        "gemini": OpenAIChat(_GOOGLE),
-        "vertex": OpenAIChat(msgspec.structs.replace(_GOOGLE, publisher="google/")),
+        "gemini": GoogleChat(_GOOGLE),
+        "vertex": GoogleChat(msgspec.structs.replace(_GOOGLE, publisher="google/")),
         "azure": OpenAIChat(asks_usage=azure_takes_usage_option, is_billed=azure_bills),
         "mistral": MistralChat(Make(note=note_mistral), asks_usage=never),
         "fireworks": OpenAIChat(asks_usage=never),

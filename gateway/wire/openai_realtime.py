@@ -173,9 +173,15 @@ class RealtimeConversation:
         if event is None:
             return Asks(facts=self.facts)
         if event.type == "response.create":
-            limit = count_of((fields_of(event.response) or {}).get("max_output_tokens"))
+            response = fields_of(event.response) or {}
+            limit = count_of(response.get("max_output_tokens"))
             own = self._limit if limit is None or limit <= 0 else limit
-            return Asks(facts=self._facts_within(own), is_begun=True, event=event.event_id)
+            return Asks(
+                facts=self._facts_within(own),
+                is_begun=True,
+                event=event.event_id,
+                has_words=bool(response.get("input")),
+            )
         if event.type in ("session.update", "transcription_session.update"):
             session = fields_of(event.session) or {}
             self._note_limit(session, is_sure=False)
@@ -184,7 +190,7 @@ class RealtimeConversation:
             return Asks(further_models=(named,) if named else ())
         if event.type == "input_audio_buffer.commit":
             return Asks(facts=self.facts)
-        return Asks()
+        return Asks(has_words=event.type == "conversation.item.create")
 
     def read_server(self, frame: Frame) -> Tells | None:
         """Read what a provider's frame tells.

@@ -20,7 +20,9 @@ from gateway.wire.openai_answer import ABSENT, NAME_CHARS_MAX, NULLS, UNREADABLE
 from gateway.wire.openai_chat import INPUT_TOKENS_SPARE, OpenAIChat, bytes_of
 from gateway.wire.openai_dialect import OpenAIDialect
 from gateway.wire.openai_free import FreeCalls, rename_model
+from gateway.wire.openai_further import runs_tools
 from gateway.wire.openai_responses_answer import ResponsesFold, read_response
+from gateway.wire.reading import has_repeats
 from gateway.wire.splice import scan_members
 from gateway.wire.tap import Tap
 from pricing.meters import Meter
@@ -79,6 +81,9 @@ _SIZED_ITEMS: Final = frozenset(
         "custom_tool_call_output",
     }
 )
+# Items that say something; a reference to one need not say that it is one.
+# Source: https://platform.openai.com/docs/api-reference/responses/create, checked 2026-11-23.
+_SPOKEN: Final = frozenset({None, "message"})
 _SIZED_PARTS: Final = frozenset({"input_text", "output_text", "text", "refusal"})
 # Tools the client runs, described by nothing but the request; and those it runs whose description
 # the provider adds. Any other one the provider runs itself, as often as it likes.
@@ -403,12 +408,14 @@ def _read_tools(request: _Request) -> _Tools:
         and bytes(request.search_parameters) in NULLS
         and bytes(request.preset) in NULLS
     )
-    if bytes(request.tools) in NULLS:
+    if bytes(request.tools) in NULLS or not runs_tools(request.tools):
         return _Tools(is_sized=False, rounds=None) if is_searching else _NO_TOOLS
     try:
         tools = _decode_tools(request.tools)
     except UNREADABLE as wrong:
         raise BadRequest(f"the tools are not tools: {wrong}") from None
+    if has_repeats(request.tools, "type"):
+        raise BadRequest("a tool gives its 'type' more than once; give it once")
     hosted = [tool for tool in tools if tool.type not in _OWN_TOOLS | _CLIENT_TOOLS]
     is_sized = all(tool.type in _OWN_TOOLS for tool in tools)
     if not hosted and not is_searching:
@@ -479,6 +486,8 @@ def _has_unsized(raw: msgspec.Raw) -> bool:
 
 
 def _is_sized(item: _Item) -> bool:
+    if item.type in _SPOKEN and bytes(item.content) in NULLS:
+        return False  # nothing but an id: it stands for an item that is kept at the provider
     return item.type in (None, *_SIZED_ITEMS) and bytes(item.encrypted_content) in NULLS
 
 

@@ -133,7 +133,13 @@ class ResponsesConversation:
             raise BadRequest("put the fields of the response beside 'type'")
         facts = _RESPONSES.read_facts(Asked(body=data))
         self._facts = msgspec.structs.replace(facts, stream=True)
-        return Asks(facts=self._facts, is_begun=True, event=event.event_id, model=facts.model)
+        return Asks(
+            facts=self._facts,
+            is_begun=True,
+            event=event.event_id,
+            model=facts.model,
+            has_words=True,
+        )
 
     def read_server(self, frame: Frame) -> Tells | None:
         """Read what a provider's frame tells.

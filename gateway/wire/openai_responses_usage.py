@@ -18,6 +18,7 @@ from gateway.wire.openai_usage import (
     UsageObject,
     read_usage,
 )
+from gateway.wire.told_cost import COST_MAX
 from pricing.meters import Meter
 from pricing.usage import Basis, Quantity, Usage, unknown_usage
 
@@ -142,7 +143,7 @@ def read_charge(fields: Fields | None) -> Decimal | None:
 
     Returns:
         US dollars; ``None`` where it does not say. Where the caller's own contract with the
-        provider behind an aggregator pays for the tokens, both bills together.
+        provider behind an aggregator pays for the tokens, both bills together, or none.
 
     Source:
         https://docs.x.ai/docs/api-reference (``cost_in_usd_ticks``),
@@ -160,11 +161,12 @@ def read_charge(fields: Fields | None) -> Decimal | None:
     if charged is None or fields.get("is_byok") is not True:
         return charged
     details = fields_of(fields.get("cost_details")) or {}
-    return charged + (_amount_of(details.get("upstream_inference_cost")) or 0)
+    beside = _amount_of(details.get("upstream_inference_cost"))
+    return None if beside is None else charged + beside
 
 
 def _amount_of(value: object) -> Decimal | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 10**9:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= COST_MAX:
         return None
     return Decimal(repr(value))
 

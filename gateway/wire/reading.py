@@ -13,8 +13,8 @@ from unicodedata import is_normalized, normalize
 
 import msgspec
 
-from gateway.wire.facts import Answer, BadRequest
-from gateway.wire.splice import scan_members
+from gateway.wire.facts import Answer, Asked, BadRequest
+from gateway.wire.splice import MEMBERS_MAX, scan_members
 from pricing.usage import Quantity
 
 TEXT_KEPT_CHARS_MAX: Final = 256 * 1024
@@ -191,6 +191,19 @@ def refusing(what: str) -> Iterator[None]:
         raise BadRequest("the request body is nested too deeply") from None
 
 
+def refuse_ranges(asked: Asked) -> None:
+    """Refuse to fetch a part of what is metered as it is fetched.
+
+    Args:
+        asked: The request as it came.
+
+    Raises:
+        BadRequest: It asks for a range: what the lines between two ranges used nobody would see.
+    """
+    if any(name == "range" for name, _ in asked.headers):
+        raise BadRequest("a part of a file cannot be metered: fetch all of it, without 'Range'")
+
+
 class SingleFields:
     """Refuses a body that gives a field twice: another reader might take the other one."""
 
@@ -232,10 +245,15 @@ def has_repeats(items: msgspec.Raw, name: str) -> bool:
 
     Returns:
         Whether any of them does; ``True`` too where that cannot be told.
+
+    Raises:
+        BadRequest: There are more of them, or of the fields of one, than anybody looks at.
     """
     read = try_read(_decode_list, items)
     if read is None:
         return True
+    if len(read) > MEMBERS_MAX:
+        raise BadRequest(f"the request body has a list of more than {MEMBERS_MAX} objects")
     return any([m.name for m in scan_members(bytes(item))].count(name) > 1 for item in read)
 
 

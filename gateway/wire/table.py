@@ -77,7 +77,7 @@ ENDPOINTS: Final = EndpointTable(
 _OTHERS: Final = frozenset({"anthropic", "bedrock", "gemini", "vertex"})
 _EMBEDDING: Final = _OTHERS - {"anthropic"}
 TRANSLATED: Final = frozenset(
-    {(kind, "/chat/completions") for kind in _OTHERS}
+    {(kind, path) for kind in _OTHERS for path in ("/chat/completions", "/responses")}
     | {(kind, "/embeddings") for kind in _EMBEDDING}
 )
 

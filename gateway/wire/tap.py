@@ -35,6 +35,23 @@ END_HELD_BYTES_MAX: Final = 64 * 1024
 _KEPT_BACK: Final = 16
 
 
+def note_odd(answer: Answer, odd: Exception, what: str = "an event") -> None:
+    """Say in an answer that a part of it could not be read; its bytes go on whatever it is.
+
+    Args:
+        answer: What has been seen so far.
+        odd: What its reader raised; the text may quote the answer, so only its kind is told.
+        what: What could not be read.
+    """
+    log.warning("%s could not be read: %s", what, type(odd).__name__)
+    _flag(answer, f"{what} could not be read ({type(odd).__name__})")
+
+
+def _flag(answer: Answer, flag: str) -> None:
+    if flag not in answer.flags:
+        answer.flags = (*answer.flags, flag)
+
+
 class Cutter(Protocol):
     """Cuts a stream into the events of its framing.
 
@@ -188,9 +205,7 @@ class Tap:
         try:
             return self._fold.take(event)
         except ODD as odd:
-            # The bytes go on whatever a reader makes of them. What it raised may quote the answer.
-            log.warning("an event could not be read: %s", type(odd).__name__)
-            self._flag(f"an event could not be read ({type(odd).__name__})")
+            note_odd(self.answer, odd)
             return False
 
     def _go_blind(self, chunk: bytes) -> bytes:
@@ -206,17 +221,13 @@ class Tap:
         # What was told so far may be a running total, and the rest of the text is not known.
         self.answer.usage = None
         self.answer.is_readable = False
-        self._flag(why)
+        _flag(self.answer, why)
 
     def _pass_late(self, chunk: bytes) -> bytes:
         """Pass on what came before, as nobody can tell which piece is the last."""
         passed = self._take_held()
         self._held += chunk
         return passed
-
-    def _flag(self, flag: str) -> None:
-        if flag not in self.answer.flags:
-            self.answer.flags = (*self.answer.flags, flag)
 
     def _take_held(self) -> bytes:
         held = bytes(self._held)

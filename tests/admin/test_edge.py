@@ -81,6 +81,17 @@ def test_every_error_is_a_problem(
 
 
 @pytest.mark.parametrize(
+    "path", ["/chat/completions", "//v1/chat/completions", "/opnai/chat/completions", "/api/chat"]
+)
+def test_an_address_nobody_has_says_where_models_are_called(world: World, path: str):
+    """It is what an SDK shows whose base URL lacks /v1 or misspells the provider."""
+    answer = world.raw("POST", f"http://testserver{path}", json={})
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "below /v1 or below the id of a configured provider" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
     ("query", "reason"),
     [("?team=a&team=b", "given more than once"), ("?taem=a", "is not known")],
 )
@@ -249,8 +260,12 @@ def test_the_document_knows_the_contract(world: World):
     assert paths == {
         *(f"/api/v1/{noun}" for noun in nouns),
         *(f"/api/v1/{noun}/{{id}}" for noun in nouns),
-        *(f"/api/v1/{noun}" for noun in ("ledger", "usage", "prices", "estimates")),
+        *(f"/api/v1/{noun}" for noun in ("ledger", "usage", "prices", "estimates", "alerts")),
         *(f"/api/v1/{noun}" for noun in ("commitments", "shared-costs", "prices/versions")),
+        "/api/v1/budgets/{id}/topups",
+        "/api/v1/exports/focus",
+        "/api/v1/ingest",
+        "/api/v1/ingest/v1/traces",
         "/api/v1/rerates",
         "/api/v1/rerates/{id}",
         "/healthz",

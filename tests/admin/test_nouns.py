@@ -21,6 +21,12 @@ BUDGET = {
     "timezone": "Europe/Berlin",
     "mode": "soft",
     "thresholds": [80],
+    "on_store_down": None,
+    "actions": [],
+    "anchor": None,
+    "rollover": False,
+    "valid_from": None,
+    "valid_to": None,
 }
 MADE_AT = "2026-11-23T12:00:00.000000Z"
 
@@ -145,6 +151,20 @@ def test_what_others_depend_on_stays(tree: World):
         ("/budgets", {**BUDGET, "scope": {"colour": "red"}}, "body.scope"),
         ("/budgets", {**BUDGET, "limit": "12 EUR"}, "body.limit"),
         ("/budgets", {**BUDGET, "window": "fortnight"}, "body.window"),
+        ("/budgets", {**BUDGET, "anchor": "31"}, "body.anchor"),
+        ("/budgets", {**BUDGET, "window": "hour", "anchor": "2026-01-31"}, "body.anchor"),
+        ("/budgets", {**BUDGET, "rollover": "5 tokens"}, "body.rollover"),
+        ("/budgets", {**BUDGET, "window": "total", "rollover": True}, "body.rollover"),
+        ("/budgets", {**BUDGET, "valid_from": MADE_AT, "valid_to": MADE_AT}, "body.valid_to"),
+        ("/budgets", {**BUDGET, "valid_to": "2026-11-23T12:00:00"}, "body.valid_to"),
+        ("/budgets/search-month/topups", {"amount": "5 tokens", "reason": "x"}, "body.amount"),
+        ("/budgets/search-month/topups", {"amount": "-5 USD", "reason": "x"}, "body.amount"),
+        ("/budgets/search-month/topups", {"amount": "5 USD", "reason": " "}, "body.reason"),
+        (
+            "/budgets/search-month/topups",
+            {"amount": "5 USD", "reason": "x", "at": "2026-10-01T00:00:00Z"},
+            "body.at",
+        ),
     ],
 )
 def test_bad_fields_are_named(tree: World, path: str, body: dict[str, object], field: str):
@@ -174,6 +194,12 @@ def test_a_budget_shows_what_was_spent_and_is_held(tree: World):
             "unit": "USD",
             "window_start": "2026-11-22T23:00:00.000000Z",
             "window_end": "2026-11-23T23:00:00.000000Z",
+            "topped_up": "0",
+            "rolled_over": "0",
+            "in_force": True,
+            "burn_per_day": "0",
+            "burn_per_window": "0",
+            "exhausted_at": None,
         },
     }
 

@@ -15,6 +15,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from tests.admin.test_alerts import raise_alerts
 from tests.admin.test_reports import record, unknown
 from tests.admin.world import ADMIN, World
 
@@ -36,6 +37,7 @@ atexit.register(_folder.cleanup)
 _world = World(Path(_folder.name))
 _world.versions.record_shipped("taximeter 1.0")
 _world.mailbox.waiting += [record(0), unknown(1)]
+raise_alerts(_world)
 schema = schemathesis.openapi.from_asgi("/openapi.json", _world.app)
 
 

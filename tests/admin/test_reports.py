@@ -43,10 +43,11 @@ def record(n: int, **changes: Any) -> LedgerRecord:
     return LedgerRecord(**{**fields, **changes})
 
 
-def unknown(n: int) -> LedgerRecord:
+def unknown(n: int, team: str = "search") -> LedgerRecord:
     """Make the record of a call nobody knows the size of."""
     return record(
         n,
+        team=team,
         outcome="aborted",
         http_status=None,
         usage={},
@@ -179,6 +180,11 @@ def test_usage_adds_up_exactly(world: World):
     ).json()
     assert [row["period_start"][:10] for row in second["items"]] == ["2026-11-24"]
     assert second["next_cursor"] is None
+    world.mailbox.waiting += [unknown(4, team="lost")]
+    lost = world.call("GET", "/usage", params={"team": "lost"}).json()["items"]
+    assert [None] * 4 == [
+        lost[0][name] for name in ("cost", "list_cost", "input_tokens", "output_tokens")
+    ]
 
 
 def test_usage_refuses_groups_it_does_not_know(world: World):

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from gateway.admin import build_control_app
 from gateway.admin.parts import ControlParts
+from gateway.budgets.loading import LocalPast
 from gateway.budgets.memory import MemoryBudgets
 from gateway.directory import Directory
 from gateway.ids import IdSource
@@ -137,6 +138,7 @@ class World:
 
     def __init__(self, folder: Path, config: str = CONFIG) -> None:
         self.folder = folder
+        self.observed: list[LedgerRecord] = []
         file = folder / "taximeter.yaml"
         file.write_text(config, "utf-8")
         settings = load_settings(file, {})
@@ -149,7 +151,7 @@ class World:
         self.follower = DirectoryFollower(
             directory=directory,
             budgets=self.budgets,
-            queries=Queries(self.engine),
+            past=LocalPast(self.budgets, Queries(self.engine)),
             journal=self.mailbox,
             clock=self.clock,
         )
@@ -170,12 +172,19 @@ class World:
             clock=self.clock,
             flush=self.mailbox.flush,
             on_change=self.follower.reload,
+            on_outside_usage=self.take_outside_usage,
+            find_caller=lambda secret: self.follower.callers.find(secret, self.clock.now()),
             is_ready=lambda: self.ready,
             count_tokens=count_words,
             bound_tokens=bound_bytes,
         )
         self.app: FastAPI = build_control_app(self.parts)
         asyncio.run(self.follower.reload())
+
+    async def take_outside_usage(self, added: Sequence[LedgerRecord]) -> None:
+        """Tell the budgets, and remember what metrics would be told."""
+        self.observed += added
+        await self.follower.take_appended()
 
     async def reload_prices(self) -> None:
         """Put the version in force that the database says holds now."""

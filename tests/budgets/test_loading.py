@@ -10,7 +10,7 @@ import pytest
 from gateway.budgets.loading import ROLLING_PARTS, load_bases, read_corrected
 from gateway.budgets.memory import MemoryBudgets
 from gateway.budgets.rules import Unit
-from gateway.clock import epoch_us
+from gateway.clock import EPOCH, epoch_us
 from tests.budgets.builders import budget, instant, usd
 
 AT = instant("2026-11-23T10:00:00+00:00")
@@ -22,6 +22,7 @@ class Sums:
 
     settled: int
     parked: int
+    first_us: int | None = None
 
 
 class SmallLedger:
@@ -47,7 +48,8 @@ class SmallLedger:
             and (end_us is None or epoch_us(instant(row[0])) < end_us)
             and self.seq <= up_to.get("w-1", self.seq)
         ]
-        return Sums(sum(row[2] for row in found), sum(row[3] for row in found))
+        first_us = min((epoch_us(instant(row[0])) for row in found), default=None)
+        return Sums(sum(row[2] for row in found), sum(row[3] for row in found), first_us)
 
 
 TEAM = {"team": "search"}
@@ -110,6 +112,73 @@ def test_a_rolling_window_forgets_part_by_part() -> None:
     assert 5 == spent_at(AT + timedelta(seconds=30 + 60 / ROLLING_PARTS))
     assert 5 == spent_at(AT + timedelta(seconds=59.999999))
     assert 0 == spent_at(AT + timedelta(seconds=60 + 60 / ROLLING_PARTS))
+
+
+@pytest.mark.parametrize(
+    ("window", "valid_from", "carried"),
+    [
+        ("month", "2026-01-01T00:00:00+00:00", 4990),
+        ("month", "2026-10-31T23:00:00+00:00", 0),
+        ("day", "2026-11-22T12:00:00+00:00", 5000),
+        ("day", "2026-11-22T23:00:00+00:00", 0),
+    ],
+)
+def test_a_budget_that_rolls_over_learns_what_the_window_before_left(
+    window: str, valid_from: str, carried: int
+) -> None:
+    """The ledger knows both windows; before the budget was in force nothing was left."""
+    memory = MemoryBudgets()
+    one = budget(
+        f"B {window} 5000 tokens",
+        scope=TEAM,
+        timezone="Europe/Berlin",
+        rollover=True,
+        valid_from=instant(valid_from),
+    )
+    new = memory.install([one], AT)
+
+    asyncio.run(load_bases(memory, LEDGER, new, {}, AT))
+
+    status = memory.status(AT)[0]
+    assert (5000 + carried, carried) == (status.limit, status.rolled_over)
+    assert {"month": 12, "day": 11}[window] == status.spent
+
+
+@pytest.mark.parametrize(
+    ("window", "spent"), [("month", 11), ("total", 11), ("rolling:86400", 11), ("minute", 5)]
+)
+def test_what_was_spent_before_a_budget_was_in_force_does_not_count(
+    window: str, spent: int
+) -> None:
+    """However long the window had been going on."""
+    memory = MemoryBudgets()
+    first = instant("2026-11-23T09:00:00+00:00")
+    last = instant("2026-11-24T00:00:00+00:00")
+    one = budget(f"B {window} 5000 tokens", scope=TEAM, valid_from=first, valid_to=last)
+    new = memory.install([one], AT)
+
+    asyncio.run(load_bases(memory, LEDGER, new, {}, AT))
+
+    assert spent == memory.status(AT)[0].spent
+    # Once it is over it shows how its last window ended.
+    assert last == memory.status(last)[0].window.end or window == "minute"
+
+
+def test_a_window_for_all_time_knows_when_its_first_call_came() -> None:
+    """Which is what a forecast needs; a later call does not change it, an earlier one does."""
+    memory = MemoryBudgets()
+    one = budget("B total 5000000 tokens", scope=TEAM)
+    new = memory.install([one], AT)
+    assert memory.status(AT)[0].since is None
+
+    asyncio.run(load_bases(memory, LEDGER, new, {}, AT))
+
+    assert instant("2020-01-01T00:00:00+00:00") == memory.status(AT)[0].since
+    memory.add_base(one.id, AT, settled=1, parked=0)
+    memory.add_base(one.id, EPOCH, settled=1, parked=0)
+    assert instant("2020-01-01T00:00:00+00:00") == memory.status(AT)[0].since
+    memory.add_base(one.id, instant("2019-01-01T00:00:00+00:00"), settled=1, parked=0)
+    assert instant("2019-01-01T00:00:00+00:00") == memory.status(AT)[0].since
 
 
 class Corrections:

@@ -7,15 +7,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.budgets.counters import ROLLING_STEPS, Hold
+from gateway.budgets.allowance import rolled_over, topped_up, window_before
+from gateway.budgets.counters import ROLLING_STEPS
+from gateway.budgets.holds import Hold
 from gateway.budgets.memory import MemoryBudgets
-from gateway.budgets.rules import Budget, BudgetExhausted, Demand, Mode, Subject, is_in_scope
-from gateway.budgets.windows import RollingWindow
+from gateway.budgets.rules import (
+    Budget,
+    BudgetExhausted,
+    Demand,
+    Mode,
+    Subject,
+    TopUp,
+    is_in_scope,
+    window_of,
+)
+from gateway.budgets.windows import BudgetWindow, RollingWindow
 from tests.budgets.builders import at_once, budget, instant, subject
 
 TICK = timedelta(microseconds=1)
@@ -35,15 +47,32 @@ LIMITS = ["0.000000000300 USD", "200 tokens", "4 requests", "25 tokens"]
 amounts = st.integers(min_value=0, max_value=30)
 demands = st.builds(Demand, cost_pico=amounts | st.none(), tokens=amounts | st.none())
 bounded = st.builds(Demand, cost_pico=amounts, tokens=amounts)
+BEGIN = instant("2026-12-31T22:57:30+00:00")
+FIRST = [None, None, BEGIN - timedelta(days=40), BEGIN - TICK, BEGIN + timedelta(minutes=2)]
+LAST = [None, None, BEGIN + timedelta(minutes=3), BEGIN + timedelta(days=41, seconds=9)]
+ROLLOVER = [None, None, True, 100]
+
+
+def make_budget(words: tuple[str, str, str], **fields: Any) -> Budget:
+    """Make a budget in one of many ways, with only what fits its window."""
+    window, rollover = words[1], fields.pop("rollover")
+    if rollover is not None and not window.startswith(("total", "rolling")):
+        fields["valid_from"] = fields["valid_from"] or BEGIN - timedelta(days=99)
+        fields["rollover"] = True
+    made = budget(" ".join(words), timezone="Europe/Berlin", **fields)
+    if made.rollover_max is not None and rollover is not True:
+        made = replace(made, rollover_max=rollover)
+    return made
+
+
 budgets = st.builds(
-    lambda name, window, limit, scope, mode: budget(
-        f"{name} {window} {limit}", scope=scope, mode=mode, timezone="Europe/Berlin"
-    ),
-    st.sampled_from("ABCD"),
-    st.sampled_from(WINDOWS),
-    st.sampled_from(LIMITS),
-    st.sampled_from(SCOPES),
-    st.sampled_from(["hard", "hard", "soft"]),
+    make_budget,
+    st.tuples(st.sampled_from("ABCD"), st.sampled_from(WINDOWS), st.sampled_from(LIMITS)),
+    scope=st.sampled_from(SCOPES),
+    mode=st.sampled_from(["hard", "hard", "soft"]),
+    valid_from=st.sampled_from(FIRST),
+    valid_to=st.sampled_from(LAST),
+    rollover=st.sampled_from(ROLLOVER),
 )
 
 
@@ -66,8 +95,11 @@ class Book:
     budget: Budget
     calls: list[Call]
     limit_max: int
+    # Of windows before this one nothing is known.
+    known_from: datetime
     # What may stand above the limit: overruns of single holds, and what was there before.
     excess: int = 0
+    cap_max: int = 0
     bases: list[tuple[datetime, int, int]] = field(default_factory=list)
 
     def counts(self, call: Call) -> bool:
@@ -75,7 +107,12 @@ class Book:
 
 
 def _rule_of(one: Budget) -> tuple[object, ...]:
-    return one.scope, one.unit, one.window
+    rolls_over = one.rollover_max is not None
+    return one.scope, one.unit, one.window, one.valid_from, one.valid_to, rolls_over
+
+
+def _applies(one: Budget, caller: Subject, at: datetime) -> bool:
+    return is_in_scope(one.scope, caller) and one.is_in_force(at)
 
 
 def held_of(call: Call, book: Book) -> int:
@@ -96,7 +133,7 @@ class BudgetMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.memory = MemoryBudgets()
-        self.now = self.latest = instant("2026-12-31T22:57:30+00:00")
+        self.now = self.latest = BEGIN
         self.books: dict[str, Book] = {}
         self.calls: list[Call] = []
         self.minted = 0
@@ -121,24 +158,25 @@ class BudgetMachine(RuleBasedStateMachine):
         hard = [
             book
             for book in self.books.values()
-            if book.budget.mode is Mode.HARD and is_in_scope(book.budget.scope, caller)
+            if book.budget.mode is Mode.HARD and _applies(book.budget, caller, self.now)
         ]
         if isinstance(came_out, BudgetExhausted):
             book = self.books[came_out.budget.id]
             assert book in hard
             amount = asked.amount(book.budget.unit)
             most = self._spent(book, self.now)[1] + self._held(book, self.now)
-            assert amount is None or most + amount > book.budget.limit
+            # A window that was left holds back what the next one has used of it.
+            assert amount is None or most + amount > self._limit(book) or self.now < self.latest
             return
         for book in hard:
             amount = asked.amount(book.budget.unit)
             least = self._spent(book, self.now)[0] + self._held(book, self.now)
             assert amount is not None
-            assert least + amount <= book.budget.limit
+            assert not amount or least + amount <= self._limit(book)
         call = Call(came_out, caller, self.now, asked)
         self.calls.append(call)
         for book in self.books.values():
-            if is_in_scope(book.budget.scope, caller):
+            if _applies(book.budget, caller, self.now):
                 book.calls.append(call)
         self._check_tightest(call)
 
@@ -152,11 +190,12 @@ class BudgetMachine(RuleBasedStateMachine):
             least, most = self._spent(book, self.now)
             assert least <= status.spent <= most
             assert self._held(book, self.now) == status.held
-            assert book.budget.window.window_at(self.now) == status.window
-            share = Fraction(status.remaining, status.budget.limit)
+            assert window_of(book.budget, self.now) == status.window
+            share = Fraction(status.remaining, status.limit)
             for book in books:
-                left = book.budget.limit - self._spent(book, self.now)[0]
-                assert share <= Fraction(left - self._held(book, self.now), book.budget.limit)
+                limit = self._limit(book)
+                left = limit - self._spent(book, self.now)[0]
+                assert share <= Fraction(left - self._held(book, self.now), limit)
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), used=demands)
@@ -194,12 +233,21 @@ class BudgetMachine(RuleBasedStateMachine):
         self._install(list(changed.values()))
 
     @precondition(lambda self: self.books)
+    @rule(data=st.data(), amount=st.integers(1, 50), ahead=st.sampled_from([0, 0, 60, 3600]))
+    def top_up(self, data: st.DataObject, amount: int, ahead: int) -> None:
+        name = data.draw(st.sampled_from(sorted(self.books)))
+        changed = {one: book.budget for one, book in self.books.items()}
+        added = TopUp(at=self.now + timedelta(seconds=ahead), amount=amount)
+        changed[name] = replace(changed[name], top_ups=(*changed[name].top_ups, added))
+        self._install(list(changed.values()))
+
+    @precondition(lambda self: self.books)
     @rule(data=st.data(), settled=amounts, parked=amounts, age=st.integers(0, 100))
     def load(self, data: st.DataObject, settled: int, parked: int, age: int) -> None:
         book = self.books[data.draw(st.sampled_from(sorted(self.books)))]
         start = self.now - timedelta(seconds=age)
         if not isinstance(book.budget.window, RollingWindow):
-            start = book.budget.window.window_at(self.now).start
+            start = window_of(book.budget, self.now).start
         book.bases.append((start, settled, parked))
         book.excess += settled + parked
         self.memory.add_base(book.budget.id, start, settled, parked)
@@ -215,22 +263,25 @@ class BudgetMachine(RuleBasedStateMachine):
                 calls = [
                     call
                     for call in self.calls
-                    if call.is_open and is_in_scope(one.scope, call.caller)
+                    if call.is_open and _applies(one, call.caller, call.at)
                 ]
-                book = Book(one, calls, one.limit)
+                window = window_of(one, self.now)
+                known = window_before(one, window) or window
+                book = Book(one, calls, one.limit, known.start)
                 book.excess = sum(held_of(call, book) for call in calls)
             elif book.budget.mode is not Mode.HARD:
                 book.excess += sum(post[1] for post in self._posts(book))
                 book.excess += sum(held_of(call, book) for call in book.calls if call.is_open)
             book.budget = one
             book.limit_max = max(book.limit_max, one.limit)
+            book.cap_max = max(book.cap_max, one.rollover_max or 0)
             self.books[one.id] = book
 
     def _in_window(self, book: Book, at: datetime, now: datetime, late: timedelta) -> bool:
         window = book.budget.window
         if isinstance(window, RollingWindow):
             return at > now - timedelta(seconds=window.seconds) - late
-        return window.window_at(at) == window.window_at(now)
+        return window_of(book.budget, at) == window_of(book.budget, now)
 
     def _posts(self, book: Book) -> Iterator[tuple[datetime, int, int]]:
         for call in book.calls:
@@ -262,13 +313,64 @@ class BudgetMachine(RuleBasedStateMachine):
             if call.is_open and (rolling or self._in_window(book, call.at, now, timedelta(0)))
         )
 
+    def _used(self, book: Book, window: BudgetWindow) -> int:
+        """Spent and held in one window of a calendar."""
+        return self._spent(book, window.start)[0] + self._held(book, window.start)
+
+    def _carried(self, book: Book, window: BudgetWindow) -> int:
+        """Most that a window may have taken over."""
+        one = book.budget
+        before = window_before(one, window)
+        if before is None or before.start < book.known_from:
+            return 0
+        return rolled_over(one, one.limit + topped_up(one, before) - self._used(book, before))
+
+    def _limit(self, book: Book) -> int:
+        window = window_of(book.budget, self.now)
+        added = topped_up(book.budget, window)
+        return book.budget.limit + added + self._carried(book, window)
+
+    @invariant()
+    def limits_are_what_was_added(self) -> None:
+        """Limit, top-ups of the window, and what the one before left; nothing for a look back."""
+        for status in self.memory.status(self.now):
+            book = self.books[status.budget.id]
+            carried = self._carried(book, status.window)
+            assert topped_up(book.budget, status.window) == status.topped_up
+            assert 0 <= status.rolled_over <= carried
+            assert status.rolled_over == carried or self.now < self.latest
+            assert book.budget.limit + status.topped_up + status.rolled_over == status.limit
+            assert book.budget.is_in_force(self.now) is status.is_in_force
+
+    @invariant()
+    def rollover_makes_no_money(self) -> None:
+        """Two windows in a row never use more than both have, but for what no hold could stop."""
+        for book in self.books.values():
+            one = book.budget
+            if one.mode is not Mode.HARD or one.rollover_max is None:
+                continue
+            for window in {
+                window_of(one, at).start: window_of(one, at) for at in self._times(book)
+            }.values():
+                before = window_before(one, window)
+                left = 0
+                if before is not None and before.start >= book.known_from:
+                    had = book.limit_max + topped_up(one, before)
+                    left = max(0, min(book.cap_max, had - self._used(book, before)))
+                own = book.limit_max + topped_up(one, window)
+                assert self._used(book, window) <= own + left + book.excess
+
+    def _times(self, book: Book) -> Iterator[datetime]:
+        yield from (call.at for call in book.calls)
+        yield from (base[0] for base in book.bases)
+
     @invariant()
     def counters_are_what_happened(self) -> None:
         """Every counter equals the sum of what happened in its window."""
         shown = self.memory.status(self.now)
         for status, book in zip(shown, self.books.values(), strict=True):
             assert book.budget == status.budget
-            assert book.budget.window.window_at(self.now) == status.window
+            assert window_of(book.budget, self.now) == status.window
             assert self._held(book, self.now) == status.held
             spent, parked = self._sums(book, self.now)
             assert spent[0] <= status.spent <= spent[1]
@@ -280,7 +382,8 @@ class BudgetMachine(RuleBasedStateMachine):
         for status in self.memory.status(self.now):
             book = self.books[status.budget.id]
             if status.budget.mode is Mode.HARD:
-                assert status.spent + status.held <= book.limit_max + book.excess
+                most = book.limit_max + status.topped_up + book.cap_max + book.excess
+                assert status.spent + status.held <= most
 
     @invariant()
     def each_hold_ends_once(self) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.budgets.counters import ROLLING_STEPS, WINDOWS_KEPT, Hold, RollingAccount
+from gateway.budgets.counters import ROLLING_STEPS, WINDOWS_KEPT, RollingAccount
+from gateway.budgets.holds import Hold
 from gateway.budgets.memory import PLANS_KEPT, MemoryBudgets
 from gateway.budgets.rules import Budget, BudgetExhausted
 from gateway.budgets.windows import RollingWindow

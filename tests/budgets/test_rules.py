@@ -23,7 +23,7 @@ from gateway.budgets.rules import (
     read_part,
     window_of,
 )
-from gateway.budgets.windows import BudgetWindow, parse_window
+from gateway.budgets.windows import BudgetWindow
 from tests.budgets.builders import budget, instant, subject
 
 AT = instant("2026-11-23T10:00:00+00:00")
@@ -117,7 +117,9 @@ def test_a_definition_makes_a_round_trip() -> None:
     assert made.mode is Mode.HARD
     assert {
         "id": "b", "scope": {"team": "search"}, "limit": "7.5 USD", "window": "month",
-        "timezone": "UTC", "mode": "hard", "thresholds": [],
+        "timezone": "UTC", "anchor": None, "mode": "hard", "thresholds": [], "rollover": False,
+        "valid_from": None, "valid_to": None, "actions": [],
+        "on_store_down": None,
     } == budget_to_config(made)  # fmt: skip
     full = budget(
         "b rolling:60 5 requests", scope={"tag.env": "prod"}, mode="soft", thresholds=[50, 100]
@@ -164,7 +166,9 @@ def test_a_definition_that_says_nonsense_is_refused(change: dict[str, Any], says
 )
 def test_a_minute_or_less_is_a_rate_limit(window: str, is_rate: bool) -> None:
     """So is its refusal: it passes while the client waits."""
-    assert is_rate_limit(parse_window(window).window_at(AT)) is is_rate
+    one = budget(f"B {window} 5 USD")
+
+    assert is_rate_limit(one, window_of(one, AT)) is is_rate
 
 
 def test_the_window_of_a_budget_is_its_rules() -> None:
@@ -182,6 +186,7 @@ def test_remaining_is_negative_when_overrun() -> None:
         spent=4,
         held=3,
         parked=1,
+        limit=5,
     )
 
     assert -2 == status.remaining

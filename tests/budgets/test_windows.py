@@ -6,7 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.budgets.windows import BudgetWindow, RollingWindow, TotalWindow, parse_window
+from gateway.budgets.windows import (
+    BudgetWindow,
+    RollingWindow,
+    TotalWindow,
+    parse_anchor,
+    parse_window,
+)
 from tests.budgets.builders import instant
 
 KINDS = ("minute", "hour", "day", "week", "month", "quarter", "year")
@@ -72,6 +78,121 @@ def test_windows_keep_the_calendar_of_their_zone(
     window = parse_window(text, zone).window_at(instant(at))
 
     assert BudgetWindow(instant(start), None if end == "never" else instant(end)) == window
+
+
+ANCHORED = """
+# window  anchor               zone              at                    start                 end
+# the 31st falls on the last day of shorter months, and on the 31st again
+month     2026-01-31T09:00:00  UTC               2026-02-28T08:59:59Z  2026-01-31T09:00:00Z  2026-02-28T09:00:00Z
+month     2026-01-31T09:00:00  UTC               2026-02-28T09:00:00Z  2026-02-28T09:00:00Z  2026-03-31T09:00:00Z
+month     2026-01-31T09:00:00  UTC               2026-04-30T12:00:00Z  2026-04-30T09:00:00Z  2026-05-31T09:00:00Z
+month     2026-01-30           UTC               2026-03-01T00:00:00Z  2026-02-28T00:00:00Z  2026-03-30T00:00:00Z
+# leap years, and a century without one
+month     2026-01-31T09:00:00  UTC               2024-02-29T08:00:00Z  2024-01-31T09:00:00Z  2024-02-29T09:00:00Z
+month     2026-01-29           UTC               2100-02-28T12:00:00Z  2100-02-28T00:00:00Z  2100-03-29T00:00:00Z
+year      2024-02-29           UTC               2026-02-28T12:00:00Z  2026-02-28T00:00:00Z  2027-02-28T00:00:00Z
+year      2024-02-29           UTC               2028-02-28T12:00:00Z  2027-02-28T00:00:00Z  2028-02-29T00:00:00Z
+year      2026-04-06           Europe/London     2026-04-05T12:00:00Z  2025-04-05T23:00:00Z  2026-04-05T23:00:00Z
+# quarters that begin in February
+quarter   2026-02-15           UTC               2026-11-23T00:00:00Z  2026-11-15T00:00:00Z  2027-02-15T00:00:00Z
+quarter   2025-11-30           UTC               2026-03-01T00:00:00Z  2026-02-28T00:00:00Z  2026-05-30T00:00:00Z
+# the month of a payday, where clocks change in it
+month     2026-01-25T09:00:00  Europe/Berlin     2026-03-29T12:00:00Z  2026-03-25T08:00:00Z  2026-04-25T07:00:00Z
+# a week from Thursday morning, also over a change of clocks; the anchor lies in the future
+week      2026-12-03T06:30     America/New_York  2026-11-01T12:00:00Z  2026-10-29T10:30:00Z  2026-11-05T11:30:00Z
+week      2026-12-03T06:30     America/New_York  2026-11-05T11:29:59Z  2026-10-29T10:30:00Z  2026-11-05T11:30:00Z
+# days of 23 and of 25 hours
+day       2026-01-01T02:00:00  Europe/Berlin     2026-03-28T12:00:00Z  2026-03-28T01:00:00Z  2026-03-29T01:00:00Z
+day       2026-01-01T12:00:00  Europe/Berlin     2026-03-29T00:00:00Z  2026-03-28T11:00:00Z  2026-03-29T10:00:00Z
+day       2026-01-01T12:00:00  Europe/Berlin     2026-10-25T00:00:00Z  2026-10-24T10:00:00Z  2026-10-25T11:00:00Z
+# a time that is skipped, and one that comes twice
+day       2026-01-01T02:30:00  Europe/Berlin     2026-03-29T12:00:00Z  2026-03-29T01:30:00Z  2026-03-30T00:30:00Z
+day       2026-01-01T02:30:00  Europe/Berlin     2026-10-25T12:00:00Z  2026-10-25T00:30:00Z  2026-10-26T01:30:00Z
+# a whole day that never was
+day       2011-12-01T09:00:00  Pacific/Apia      2011-12-30T20:00:00Z  2011-12-30T19:00:00Z  2011-12-31T19:00:00Z
+"""  # noqa: E501 - a table
+ANCHORED_ROWS = [line.split() for line in ANCHORED.splitlines() if line and line[0] != "#"]
+
+
+@pytest.mark.parametrize("row", ANCHORED_ROWS, ids="-".join)
+def test_windows_keep_their_anchor(row: list[str]) -> None:
+    """Every row was worked out by hand; the wall clock of the zone says when."""
+    text, anchor, zone, at, start, end = row
+    window = parse_window(text, zone, anchor).window_at(instant(at))
+
+    assert BudgetWindow(instant(start), instant(end)) == window
+
+
+@given(
+    kind=st.sampled_from(KINDS[2:]),
+    zone=st.sampled_from(ZONES),
+    anchor=st.datetimes(datetime(1970, 1, 1), datetime(2200, 12, 31)),  # noqa: DTZ001 - on a wall
+    at=st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - aware by timezones
+)
+@example(
+    kind="day",
+    zone="Pacific/Apia",
+    anchor=datetime(2011, 12, 1, 9),  # noqa: DTZ001 - on a wall
+    at=instant("2011-12-30T20:00:00+00:00"),
+)
+def test_anchored_windows_tile_time_without_gaps(
+    kind: str, zone: str, anchor: datetime, at: datetime
+) -> None:
+    """Whatever the anchor: every instant is in one window, and each begins where one ends."""
+    rule = parse_window(kind, zone, anchor.replace(microsecond=0).isoformat())
+
+    window = rule.window_at(at)
+
+    assert window.end is not None
+    assert window.start <= at < window.end
+    assert window == rule.window_at(window.start)
+    assert window == rule.window_at(window.end - timedelta(microseconds=1))
+    assert window.end == rule.window_at(window.end).start
+    assert window.start == rule.window_at(window.start - timedelta(microseconds=1)).end
+    assert rule == parse_window(rule.text, rule.timezone, rule.anchor)
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_an_anchor_at_the_calendars_own_start_changes_nothing(kind: str) -> None:
+    """A Monday and a first of January at midnight: the windows of the calendar."""
+    anchor = "2024-01-01"
+    for zone in ZONES:
+        for month in range(1, 13):
+            at = datetime(2026, month, 28, 15, tzinfo=UTC)
+            plain = parse_window(kind, zone).window_at(at)
+
+            assert plain == parse_window(kind, zone, anchor).window_at(at), (zone, at)
+
+
+@pytest.mark.parametrize(
+    ("window", "anchor", "says"),
+    [
+        ("month", "31", "anchor '31' is not accepted; write a day or a local time"),
+        ("month", "2026-02-30", "anchor '2026-02-30'"),
+        ("month", "2026-01-31T09:00:00Z", "without an offset: timezone says where"),
+        ("month", "2026-01-31 09:00", "anchor '2026-01-31 09:00'"),
+        ("month", "1969-12-31", "anchor '1969-12-31'"),
+        ("month", "2201-01-01", "anchor '2201-01-01'"),
+        ("hour", "2026-01-31", "does not fit the window 'hour'; give it with day, week, month"),
+        ("total", "2026-01-31", "does not fit the window 'total'"),
+        ("rolling:60", "2026-01-31", "does not fit the window 'rolling:60'"),
+        ("fortnight", "2026-01-31", "window 'fortnight' is not known"),
+    ],
+)
+def test_an_anchor_that_fits_nothing_says_what_is_accepted(
+    window: str, anchor: str, says: str
+) -> None:
+    """Nothing is guessed: no day without a month, no offset beside the zone."""
+    with pytest.raises(ValueError, match=r"anchor|window") as refused:
+        parse_window(window, "UTC", anchor)
+
+    assert says in str(refused.value)
+
+
+def test_an_anchor_is_a_time_on_a_wall() -> None:
+    """A day begins at midnight; seconds may be left out."""
+    assert datetime(2026, 1, 31) == parse_anchor("2026-01-31")  # noqa: DTZ001 - on a wall
+    assert parse_anchor("2026-01-31T09:00") == parse_anchor("2026-01-31T09:00:00")
 
 
 @given(

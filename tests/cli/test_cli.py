@@ -70,6 +70,7 @@ def test_every_command_has_help_with_an_example(shell, command):
         "prices show",
         "ledger export",
         "ledger verify",
+        "ledger rollups",
     ],
 )
 def test_every_action_has_help_with_an_example(shell, line):
@@ -203,7 +204,7 @@ def test_check_config_names_every_problem(shell):
     assert (
         "taximeter.yaml:2: server.prot: there is no such setting; did you mean port?" in answer.err
     )
-    assert "taximeter.yaml:3: server.workers: several workers need" in answer.err
+    assert "taximeter.yaml:3: server.workers: several workers share" in answer.err
     assert [problem["line"] for problem in shown["problems"]] == [2, 3]
 
 
@@ -235,6 +236,30 @@ def test_doctor_fails_with_a_mend(shell):
         "warn",
     )
     assert all(check["mend"] for check in checks if check["state"] == "fail")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base_url", "said"),
+    [
+        ("openai", "http://127.0.0.1:9", "http://127.0.0.1:9/chat/completions"),
+        ("mistral", "http://127.0.0.1:9/", "http://127.0.0.1:9/chat/completions"),
+        ("openai", "http://127.0.0.1:9/v1/chat/completions", "the address of one call"),
+        ("anthropic", "http://127.0.0.1:9/v1/messages", "the address of one call"),
+        ("openai", "http://127.0.0.1:9/v1", None),
+        ("anthropic", "http://127.0.0.1:9", None),
+        ("ollama", "http://127.0.0.1:9", None),
+    ],
+)
+def test_doctor_sees_a_base_address_that_is_too_short_or_too_long(shell, kind, base_url, said):
+    """The two mistakes that otherwise show as a 404 of the provider."""
+    provider = f"{{kind: {kind}, api_key: x, base_url: '{base_url}'}}"
+    (shell.folder / "taximeter.yaml").write_text(f"providers: {{ai: {provider}}}\n")
+
+    checks = json.loads(shell.run("doctor", "--json").out)["checks"]
+    (found,) = [check for check in checks if check["check"] == "provider ai"]
+
+    assert ("ok" if said is None else "warn") == found["state"]
+    assert said is None or said in found["message"]
 
 
 def test_doctor_names_broken_settings(shell):

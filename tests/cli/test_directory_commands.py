@@ -138,7 +138,122 @@ def test_a_budget_is_made_shown_and_deleted(shell):
     entry = json.loads(made.out)
     assert (entry["limit"], entry["mode"], entry["thresholds"]) == ("500 USD", "soft", [50, 80])
     status = json.loads(shell.run("budgets", "status", "b", "--json").out)
-    assert (status["spent"], status["remaining"], status["reserved"]) == ("0", "500", None)
+    assert (status["spent"], status["remaining"], status["reserved"]) == ("0", "500", "0")
     assert "[....................]   0%" in shell.run("budgets", "status").out
     assert shell.run("budgets", "delete", "b").out == "budget b deleted\n"
     assert shell.run("budgets", "show", "b").code == 1
+
+
+def test_a_budget_is_changed_field_by_field(shell):
+    """What is not given stays; none takes a field away."""
+    shell.run(
+        *("budgets", "create", "b", "--limit", "500 USD", "--window", "month"),
+        *("--anchor", "2026-01-31T09:00:00", "--rollover", "--valid-from", "2026-10-31T09:00:00Z"),
+        *("--valid-to", "2030-01-01", "--scope", "model=gpt-5"),
+    )
+
+    shown = json.loads(shell.run("budgets", "show", "b", "--json").out)
+    assert ("2026-01-31T09:00:00", True, {"model": "gpt-5"}) == (
+        shown["anchor"],
+        shown["rollover"],
+        shown["scope"],
+    )
+    assert ("2026-10-31T09:00:00Z", "2030-01-01T00:00:00Z") == (
+        shown["valid_from"],
+        shown["valid_to"],
+    )
+    changed = shell.run(
+        *("budgets", "update", "b", "--limit", "800 USD", "--rollover", "100 USD"),
+        *("--valid-to", "none", "--anchor", "none", "--json"),
+    )
+    expected = {"limit": "800 USD", "rollover": "100 USD", "valid_to": None, "anchor": None}
+    assert {**shown, **expected} == json.loads(changed.out)
+    assert "rollover    at most 100 USD" in shell.run("budgets", "show", "b").out
+    assert not json.loads(shell.run("budgets", "update", "b", "--no-rollover", "--json").out)[
+        "rollover"
+    ]
+    assert shell.run("budgets", "update", "nobody", "--limit", "1 USD").code == 1
+    assert shell.run("budgets", "update", "b", "--rollover", "--no-rollover").code == 2
+
+
+def test_a_budget_says_what_happens_without_redis(shell):
+    """Open or closed; none leaves it to the mode."""
+    shell.run("budgets", "create", "b", "--limit", "5 USD", "--window", "day")
+
+    for given, shown in (("open", "open"), ("closed", "closed"), ("none", None)):
+        out = shell.run("budgets", "update", "b", "--on-store-down", given, "--json").out
+        assert shown == json.loads(out)["on_store_down"]
+    assert shell.run("budgets", "update", "b", "--on-store-down", "ajar").code == 2
+
+
+def test_a_budget_is_topped_up(shell):
+    """By name and with a reason; the limit of this window grows, and the list tells why."""
+    shell.run("budgets", "create", "b", "--limit", "500 USD", "--window", "month")
+    assert shell.run("budgets", "top-ups", "b").out == "nothing was added\n"
+
+    made = shell.run("budgets", "top-up", "b", "100 USD", "--reason", "launch week")
+    more = shell.run("budgets", "top-up", "b", "0.5 USD", "--reason", "tests", "--json")
+
+    assert (0, 0) == (made.code, more.code)
+    assert "launch week" in made.out
+    assert json.loads(more.out)["amount"] == "0.5 USD"
+    rows = [row.split() for row in shell.run("budgets", "top-ups", "b").out.splitlines()]
+    assert ["100", "0.5"] == [row[1] for row in rows[1:]]
+    listed = json.loads(shell.run("budgets", "top-ups", "b", "--json").out)
+    assert ["launch week", "tests"] == [one["reason"] for one in listed]
+    status = json.loads(shell.run("budgets", "status", "b", "--json").out)
+    assert ("600.5", "100.5", "0") == (
+        status["limit"],
+        status["topped_up"],
+        status["rolled_over"],
+    )
+    refused = shell.run("budgets", "top-up", "b", "5 tokens", "--reason", "x")
+    assert refused.code == 2
+    assert 'write one such as "100 USD"' in refused.err
+    assert shell.run("budgets", "top-up", "b", "5 USD").code == 2
+
+
+def test_the_status_is_an_aligned_table(shell):
+    """Every number under its heading; what is held is known without a gateway."""
+    shell.run("budgets", "create", "b", "--limit", "500 USD", "--window", "month")
+    shell.run(
+        *("budgets", "create", "later", "--limit", "5 requests", "--window", "total"),
+        *("--valid-from", "2999-01-01"),
+    )
+
+    answer = shell.run("budgets", "status")
+
+    lines = answer.out.splitlines()
+    assert lines[0].split() == (
+        [
+            "ID",
+            "SPENT",
+            "RESERVED",
+            "REMAINING",
+            "LIMIT",
+            "UNIT",
+            "USED",
+            "RATE",
+            "USED",
+            "UP",
+            "WINDOW",
+            "ENDS",
+            "MODE",
+        ]
+    )
+    for heading in ("UNIT", "USED UP", "WINDOW ENDS", "MODE"):
+        column = lines[0].index(heading)
+        assert all(line[column - 1] == " " and line[column] != " " for line in lines)
+    assert lines[1].split()[:4] == ["b", "0", "0", "500"]
+    assert "later: not in force now, but from 2999-01-01T00:00:00Z for ever" in answer.err
+
+
+def test_a_budgets_actions_can_be_given_and_changed(shell):
+    """Each ``--action`` is one; those given replace those there were."""
+    made = shell.run(
+        *("budgets", "create", "b", "--limit", "5 USD", "--window", "day", "--mode", "soft"),
+        *("--action", "warn", "--json"),
+    )
+    kept = shell.run("budgets", "update", "b", "--limit", "6 USD", "--json")
+
+    assert [["warn"]] * 2 == [json.loads(one.out)["actions"] for one in (made, kept)]

@@ -218,6 +218,32 @@ def test_a_changed_record_is_found(shell, journal):
     assert "input: 0.00125 derived, 0.000000000001 booked" in shown.err
 
 
+def test_sums_of_usage_are_checked_and_made_again(shell, journal):
+    """A sum that is not what the records make is told with both, and mended from the records."""
+    journal.close()
+    fresh = shell.run("ledger", "rollups", "check")
+    assert (fresh.code, fresh.out) == (0, "the sums of 1 days are what the records make\n")
+    engine = open_engine(database_url(shell.folder))
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE usage_rollups SET requests = 9 WHERE view = 'plain.day' AND requests > 0")
+        )
+    engine.dispose()
+
+    told = shell.run("ledger", "rollups", "check")
+    checked = shell.run("ledger", "rollups", "check", "--json")
+    rebuilt = shell.run("ledger", "rollups", "rebuild", "--json")
+    again = shell.run("ledger", "rollups", "check")
+
+    assert (told.code, checked.code, rebuilt.code, again.code) == (1, 1, 0, 0)
+    assert "plain.day" in told.out
+    assert "taximeter ledger rollups rebuild" in told.err
+    found = json.loads(checked.out)
+    assert found["ok"] is False
+    assert {9} == {one["kept"]["requests"] for one in found["differences"]}
+    assert {"ok": True, "days": 1} == json.loads(rebuilt.out)
+
+
 def test_a_record_shows_how_its_cost_came_about(shell, journal):
     """Quantity times price by per, worked out again beside what was booked."""
     journal.close()
@@ -265,3 +291,33 @@ def test_doctor_explains_a_journal(shell, journal):
     assert "calls were open" not in running.out
     assert "1 calls were open when the gateway stopped" in stopped.out
     assert stopped.code == 0
+
+
+def test_doctor_says_where_a_journal_is_damaged(shell, journal):
+    """By file and byte, with what becomes of the rest; nothing is changed by looking."""
+    journal.close()
+    (segment,) = (shell.folder / "data" / "journal").glob("*.tmj")
+    content = bytearray(segment.read_bytes())
+    second = content.index(b'{"type":"', content.index(b'{"type":"') + 1)
+    content[second + 20] ^= 255
+    segment.write_bytes(content)
+
+    told = shell.run("doctor")
+
+    assert "1 segments of format 1, 3 entries" in told.out
+    assert f"bytes are no entry, from byte {second - 8}" in told.out
+    assert "records around it are saved at the next start" in told.out
+    assert bytes(content) == segment.read_bytes()
+
+
+def test_doctor_knows_a_journal_of_another_format(shell, journal):
+    """Its first line says so; nothing in it is taken for a record of this version."""
+    journal.close()
+    (segment,) = (shell.folder / "data" / "journal").glob("*.tmj")
+    content = segment.read_bytes().replace(b"taximeter-journal 1 ", b"taximeter-journal 9 ", 1)
+    segment.write_bytes(content)
+
+    told = shell.run("doctor")
+
+    assert "from byte 0" in told.out
+    assert "it does not begin as format 1 does: a newer taximeter can have written it" in told.out

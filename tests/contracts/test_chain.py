@@ -105,6 +105,56 @@ def test_a_missing_record_is_found(ledger, gone, told):
     assert [("missing", told)] == [(p.kind, p.detail) for p in ledger.queries.verify()]
 
 
+def test_records_in_another_order_are_found(ledger):
+    """Whoever changes places of two records breaks the chain at both, and behind them."""
+    ledger.post(*(make_record() for _ in range(4)))
+    ledger.tamper(
+        "UPDATE records SET seq = 20 WHERE seq = 2",
+        "UPDATE records SET seq = 2 WHERE seq = 3",
+        "UPDATE records SET seq = 3 WHERE seq = 20",
+    )
+
+    assert {("changed", "w-1", seq) for seq in (2, 3, 4)} == set(found_in(ledger))
+
+
+def test_records_of_two_journals_that_changed_places_are_found(ledger):
+    """A record belongs to its journal, even where number and content fit the other one."""
+    ledger.post(make_record(id="A"), make_record())
+    ledger.post(make_record(id="B"), writer="w-2")
+    ledger.tamper(
+        "UPDATE records SET writer = 'w-3' WHERE id = 'A'",
+        "UPDATE records SET writer = 'w-1' WHERE id = 'B'",
+        "UPDATE records SET writer = 'w-2' WHERE id = 'A'",
+    )
+
+    assert [("changed", "w-1", 2), ("changed", "w-2", 1)] == found_in(ledger)
+
+
+def test_a_record_in_the_place_of_another_is_found(ledger):
+    """A record that is taken out and another one put in its place is told, by number and id."""
+    ledger.post(make_record(), make_record(id="B"), make_record())
+    ledger.store.append("w-8", [with_seq(make_record(id="X"), 2)], ShippedTo(segment=1, offset=1))
+    ledger.tamper(
+        "DELETE FROM record_lines WHERE record_id = 'B'",
+        "DELETE FROM records WHERE id = 'B'",
+        "UPDATE records SET writer = 'w-1' WHERE id = 'X'",
+        "DELETE FROM shipped WHERE writer = 'w-8'",
+    )
+
+    found = [(p.kind, p.seq, p.record_id) for p in ledger.queries.verify()]
+    assert ("changed", 2, "X") in found
+    assert {seq for _, seq, _ in found} == {2, 3}
+
+
+def test_progress_tells_every_record(ledger):
+    """Long checks show how far they are."""
+    ledger.post(*(make_record() for _ in range(1001)))
+    steps = []
+
+    assert list(ledger.queries.verify(steps.append)) == []
+    assert sum(steps) == 1001
+
+
 @pytest.mark.parametrize(("writer", "seq"), [("w-1", 3), ("w-1", 0), ("w-9", 1)])
 def test_an_inserted_record_is_found(ledger, writer, seq):
     """A record no journal shipped stands out, even with a hash that fits."""
@@ -136,6 +186,8 @@ def test_a_gap_in_the_journal_itself_is_told(ledger):
     )
 
     assert [("missing", "w-1", 2)] == found_in(ledger)
+    (problem,) = ledger.queries.verify()
+    assert "nothing was ever chained to them" in problem.detail
 
 
 def test_the_hash_is_the_documented_one(ledger):

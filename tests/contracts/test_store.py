@@ -1,12 +1,13 @@
 """What every ledger store promises about appending."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import Column, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from gateway.ledger.errors import (
@@ -17,10 +18,15 @@ from gateway.ledger.errors import (
 )
 from gateway.ledger.filters import RecordFilter
 from gateway.ledger.record import LedgerRecord
-from gateway.ledger.store import LedgerStore, is_current
+from gateway.ledger.store import LedgerStore, is_current, open_engine
+from gateway.tables import metadata
 from tests.contracts.records import any_record, make_line, make_record, make_tenant, with_seq
 
 HERE = ShippedTo(segment=3, offset=70)
+APPEND_ONLY = (
+    *("records", "record_lines", "audit", "price_objects", "price_versions", "price_decisions"),
+    *("rerate_runs", "budget_top_ups"),
+)
 
 
 @given(drawn=st.lists(any_record(), min_size=1, max_size=5))
@@ -155,6 +161,42 @@ def test_the_database_refuses_to_replace_or_empty(ledger):
         connection.execute(text(statement))
 
 
+@pytest.mark.parametrize("table", APPEND_ONLY)
+def test_no_table_that_only_grows_can_be_changed(ledger, table):
+    """The ledger, prices, decisions, runs and the audit trail: no change, no deletion, no end."""
+    columns = [column for column in metadata.tables[table].c if not column.nullable]
+    values = [_any_value(column) for column in columns]
+    row = dict(zip((column.key for column in columns), values, strict=True))
+    with ledger.engine.begin() as connection:
+        connection.execute(metadata.tables[table].insert().values(row))
+    changes = [
+        f'UPDATE {table} SET "{columns[0].key}" = "{columns[0].key}"',
+        f"DELETE FROM {table}",
+    ]
+    if ledger.engine.dialect.name == "postgresql":
+        changes.append(f"TRUNCATE {table} CASCADE")
+    for change in changes:
+        with (
+            pytest.raises(DatabaseError, match=f"{table} is append-only"),
+            ledger.engine.begin() as connection,
+        ):
+            connection.execute(text(change))
+
+    assert ledger.count(table) == 1
+
+
+def _any_value(column: Column[Any]) -> Any:
+    match column.type.python_type():
+        case bool() | int():
+            return 1
+        case bytes():
+            return b"1"
+        case dict():
+            return {}
+        case _:
+            return "1"
+
+
 def test_a_nul_character_does_not_stop_the_journal(ledger):
     """Text a database cannot hold is rewritten, and the chain still agrees with itself."""
     ledger.post(make_record(user="a\x00b", tags={"t\x00": "\x00"}), make_record())
@@ -245,3 +287,23 @@ def test_amounts_come_back_as_integers(ledger):
     found: LedgerRecord = ledger.queries.find_record(record.id)
 
     assert (2**63 - 1, int) == (found.cost_pico, type(found.cost_pico))
+
+
+@pytest.mark.parametrize(("set_by_operator", "used"), [("off", "on"), ("remote_write", None)])
+def test_what_postgresql_has_committed_survives_its_crash(postgres, set_by_operator, used):
+    """A server that commits before it has written is asked to wait; other settings stay."""
+    name = postgres.create_database()
+    admin = open_engine(postgres.url(name))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        change = f'ALTER DATABASE "{name}" SET synchronous_commit = {set_by_operator}'
+        connection.execute(text(change))
+    admin.dispose()
+
+    engine = open_engine(postgres.url(name))
+    with engine.connect() as connection:
+        shown = connection.execute(text("SHOW synchronous_commit")).scalar_one()
+        connection.rollback()
+        again = connection.execute(text("SHOW synchronous_commit")).scalar_one()
+    engine.dispose()
+
+    assert [used or set_by_operator] * 2 == [shown, again]

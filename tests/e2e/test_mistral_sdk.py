@@ -6,6 +6,7 @@ Must never accept "about": money is compared to 10^-12.
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -17,6 +18,10 @@ from tests.server import KEY, PROVIDER_KEY, Gateway, plain_config
 from tests.upstream import Headers, Received, Reply, Script, ScriptedUpstream
 
 JSON: Final[Headers] = (("Content-Type", "application/json"), ("x-request-id", "req_9"))
+FILE: Final[Headers] = (("Content-Type", "application/octet-stream"), ("x-request-id", "req_f"))
+RESULTS: Final = (
+    Path(__file__).parent.parent / "golden" / "mistral_batches" / "results" / "reply.bin"
+).read_bytes()
 EVENTS: Final[Headers] = (("Content-Type", "text/event-stream; charset=utf-8"),)
 LARGE: Final = "mistral-large-2512"
 REFUSED: Final = "mistral-tiny"
@@ -89,18 +94,23 @@ HEARD: Final = {
 }
 
 
+FETCHED: Final = Reply(headers=FILE, body=RESULTS, write_bytes=100)
+OTHERS: Final = {
+    "/audio/transcriptions": Reply(headers=JSON, body=json.dumps(HEARD).encode()),
+    "/ocr": Reply(headers=JSON, body=json.dumps(OCR).encode()),
+}
+
+
 def answer(received: Received) -> Script:
     """Answer as Mistral does."""
     path = received.target.partition("?")[0].removeprefix("/v1")
-    if path == "/audio/transcriptions":
-        return Reply(headers=JSON, body=json.dumps(HEARD).encode())
+    if path in OTHERS or path.startswith("/files"):
+        return OTHERS.get(path, FETCHED)
     asked = received.json()
     if path.startswith("/conversations"):
         if asked.get("stream"):
             return Reply(headers=EVENTS, body=TALK_STREAM, write_bytes=31)
         return Reply(headers=JSON, body=json.dumps(TALK).encode())
-    if path == "/ocr":
-        return Reply(headers=JSON, body=json.dumps(OCR).encode())
     model = asked.get("model", LARGE)
     if asked.get("stream"):
         return streamed(model)
@@ -232,6 +242,25 @@ def test_a_conversation_that_goes_on_keeps_its_model(
         counted = ("mistral.conversations", COUNTED, LARGE_COST, "reported")
         assert counted == told(gateway, response)
     assert 400 == got[3].status_code
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["", "and the gateway is restarted"])
+def test_the_results_of_a_batch_are_metered_once(
+    gateway: Gateway, client: Mistral, got: list[httpx.Response], *, restarts: bool
+) -> None:
+    """Fetched again they are free, whoever has forgotten the first time; another file is not."""
+    file, other = f"file-{restarts}", f"other-{restarts}"
+    for name in (file, file, other):
+        assert RESULTS == client.files.download(file_id=name).read()
+        if restarts:
+            gateway.settle()
+            gateway.stop()
+            gateway.restart()
+
+    metered: Any = ("mistral.batch_results", {"input": 30, "output": 15}, "0.00000675", "reported")
+    free: Any = ("mistral.batch_results", {}, "0", "none")
+    assert [metered, free, metered] == [told(gateway, response) for response in got]
+    assert file == gateway.record(got[0])["provider_request_id"]
 
 
 def test_the_async_client_sees_the_same(gateway: Gateway) -> None:

@@ -171,6 +171,24 @@ RECORD: Record = {
 }
 
 
+def test_what_was_written_is_counted_for_the_response_to_it(gateway: Gateway) -> None:
+    """Words count once; a response to nothing that was written has no count."""
+    words = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
+    counted: list[int | None] = []
+    # The first counts may come too late: the counting process is still starting.
+    for _ in range(50):
+        with dial(gateway, user="writer") as line:
+            line.send(json.dumps({"type": "conversation.item.create", "item": words}))
+            for _ in range(2):
+                ask(line)
+                hear(line, "response.done")
+        counted = [record["user_input_tokens"] for record in gateway.records_of("writer")[-2:]]
+        if counted != [None, None]:
+            break
+
+    assert [1, None] == counted
+
+
 def test_frames_pass_unchanged_whatever_they_are(gateway: Gateway) -> None:
     """Bytes and texts of 16 MB come back as they went."""
     big = os.urandom(16 * 1024 * 1024)

@@ -124,8 +124,38 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, provider: WsUpstream) -> I
     config = plain_config(
         provider.base_url,
         budgets=[
-            {"id": user, "scope": {"user": user}, "limit": "1.5 USD", "window": "total"}
+            {"id": user, "scope": {"user": user}, "limit": "1.4 USD", "window": "total"}
             for user in ("poor", "cut")
+        ]
+        + [
+            # Sound that fills the window is 32,768 x 32 USD per million: 1.048576.
+            *(
+                {"id": user, "scope": {"user": user}, "limit": "1.1 USD", "window": "total"}
+                for user in ("short", "given")
+            ),
+            {
+                "id": "slow",
+                "scope": {"user": "slow"},
+                "limit": "1 requests",
+                "window": "year",
+                "mode": "soft",
+                "actions": ["throttle:1"],
+            },
+            {
+                "id": "warned",
+                "scope": {"user": "warned"},
+                "limit": "0.5 USD",
+                "window": "year",
+                "mode": "soft",
+                "thresholds": [50],
+                "actions": ["warn"],
+            },
+            {
+                "id": "paced",
+                "scope": {"user": "warned"},
+                "limit": "900 requests",
+                "window": "rolling:60",
+            },
         ],
     )
     config["providers"]["gemini"] = {
@@ -177,6 +207,75 @@ def test_a_budget_that_runs_out_cuts_the_session(gateway: Gateway) -> None:
     assert [(r["outcome"], r["cost"]) for r in records] == [("ok", "0.4"), ("refused", "0")]
     assert gateway.budget("poor").spent == Decimal("0.4")
     assert gateway.budget("poor").reserved == 0
+
+
+def test_a_response_is_capped_so_that_it_fits(gateway: Gateway, provider: WsUpstream) -> None:
+    """The field that is added is the only change, and the record says so."""
+    with dial(gateway, "short") as line:
+        create(line, response={"metadata": {"n": "1"}})
+        hear(line, "response.done")
+    (frame,) = map(json.loads, provider.newest().frames)
+    cap = frame["response"].pop("max_output_tokens")
+    (record,) = gateway.records_of("short")
+
+    assert frame == {"type": "response.create", "response": {"metadata": {"n": "1"}}}
+    assert 16 <= cap < 4096
+    assert any(flag.startswith(f"output capped at {cap} tokens") for flag in record["flags"])
+    assert gateway.metric("llm_budget_actions_total", budget="short", action="cap") == 1
+
+
+def test_a_limit_the_client_gave_a_response_is_not_lowered(gateway: Gateway) -> None:
+    """It fits or it is refused, as any other call."""
+    with dial(gateway, "given") as line:
+        create(line, response={"max_output_tokens": 4096})
+        assert hear(line, "error")["error"]["code"] == "budget_exceeded"
+
+
+def test_a_response_over_the_responses_socket_is_capped(
+    gateway: Gateway, provider: WsUpstream
+) -> None:
+    """Its frame is the request, and takes the limit where a request does."""
+    with dial(gateway, "short", "/v1/responses") as line:
+        create(line, model="openai/gpt-5", input="Hello")
+        hear(line, "response.completed")
+    (frame,) = map(json.loads, provider.newest().frames)
+
+    assert 16 <= frame.pop("max_output_tokens") < 128_000
+    assert frame == {"type": "response.create", "model": "gpt-5", "input": "Hello"}
+
+
+def test_a_response_waits_where_a_budget_slows_down(gateway: Gateway) -> None:
+    """Each response by itself; the wait has the bound that the action names."""
+    with dial(gateway, "slow") as line:
+        for _ in range(2):
+            create(line)
+            hear(line, "response.done")
+    records = gateway.records_of("slow")
+    waited = [flag for r in records for flag in r["flags"] if flag.startswith("throttled for")]
+
+    assert [r["outcome"] for r in records] == ["ok", "ok"]
+    assert waited
+    assert gateway.metric("llm_budget_actions_total", budget="slow", action="throttle") >= 1
+
+
+def test_a_handshake_tells_how_the_budgets_stand(gateway: Gateway) -> None:
+    """Warnings, what remains and the rate limits come with it, as with the answer of a call."""
+    with dial(gateway, "warned") as line:
+        assert line.response is not None
+        before = line.response.headers
+        create(line)
+        hear(line, "response.done")
+    with dial(gateway, "warned") as line:
+        assert line.response is not None
+        after = line.response.headers
+
+    assert "x-taximeter-budget-warning" not in before
+    assert before["x-ratelimit-limit-requests"] == "900"
+    assert before["x-ratelimit-remaining-requests"] == "900"
+    assert before["x-taximeter-budget"] == "paced"
+    assert before["x-taximeter-budget-remaining"] == "900 requests"
+    assert after["x-taximeter-budget-warning"] == "warned=80%"
+    assert after["x-ratelimit-remaining-requests"] == "899"
 
 
 def test_a_response_that_runs_when_the_budget_says_no_is_cut(gateway: Gateway) -> None:

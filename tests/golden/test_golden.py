@@ -30,7 +30,7 @@ CONTENT_TYPES: Final = {
     ".bin": "application/octet-stream",
 }
 ADDRESS: Final = ("kind", "path", "method", "query", "base_url", "region")
-SCENE: Final = ("limits", "mode", "deployments", "drains", "missing_usage")
+SCENE: Final = ("limits", "mode", "deployments", "drains", "missing_usage", "unpriced")
 
 _book = cache(load_book)
 

@@ -104,9 +104,12 @@ def test_every_setting_is_explained() -> None:
 
 def test_every_metric_is_explained() -> None:
     """A metric that exists stands in docs/metrics.md, and no other."""
-    (module,) = [m for m in modules("gateway") if m.path == Path("gateway/metrics.py")]
+    names = ("metrics", "counts", "budget_gauges")
+    naming = {Path(f"gateway/{name}.py") for name in names}
     named = {
         node.value
+        for module in modules("gateway")
+        if module.path in naming
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
@@ -127,6 +130,14 @@ def _leads_somewhere(page: Path, target: str) -> bool:
     if not file.exists():
         return False
     return not anchor or anchor in map(_anchor, _HEADING.findall(file.read_text("utf-8")))
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """Nobody looks into a folder; the list of disagreements belongs to its page on sources."""
+    linked = set(_LINK.findall(_text(Path("README.md"))))
+    pages = {page.as_posix() for page in _pages() if page.parent == Path("docs")}
+
+    assert pages - linked == {"docs/pricing-disagreements.md"}
 
 
 @pytest.mark.parametrize("page", _pages(), ids=str)
@@ -157,7 +168,13 @@ def test_configurations_in_the_docs_are_valid(block: Block, tmp_path: Path) -> N
     file.write_text(block.text, "utf-8")
     names = re.findall(r"env:(\w+)", block.text)
 
-    settings = load_settings(file, {name: f"made-up-{name.lower()}" for name in names})
+    settings = load_settings(
+        file,
+        {
+            name: f"{'https://' * name.endswith('_URL')}made-up-{name.lower()}.test"
+            for name in names
+        },
+    )
 
     assert settings.organization
 

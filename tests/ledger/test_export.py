@@ -2,8 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
+import tracemalloc
 from collections.abc import Iterator
+from decimal import Decimal
 from importlib.util import find_spec
 
 import pytest
@@ -54,7 +57,7 @@ def test_csv_is_flat_and_exact():
     assert {"input": 1000} == json.loads(first["usage"])
     assert "0.00125" == json.loads(first["lines"])[0]["cost"]
     assert ("", "", "false") == (second["cost"], second["input_total"], second["stream"])
-    assert (["odd"], "=1+1") == (json.loads(second["flags"]), second["user"])
+    assert (["odd"], "'=1+1") == (json.loads(second["flags"]), second["user"])
 
 
 @pytest.mark.parametrize(("export_format", "size"), [("jsonl", 0), ("csv", 1)])
@@ -129,11 +132,66 @@ def test_parquet_says_what_it_needs():
     assert out.getvalue() == b""
 
 
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=SUM(A1)", "'=SUM(A1)"),
+        ("+1 or so", "'+1 or so"),
+        ("-x", "'-x"),
+        ("@here", "'@here"),
+        ("\tx", "'\tx"),
+        ("\rx", "'\rx"),
+        ("'quoted", "''quoted"),
+        ("plain", "plain"),
+        ("-0.5", "-0.5"),
+        ("-12", "-12"),
+    ],
+)
+def test_csv_runs_nothing_in_a_spreadsheet_and_loses_nothing(text, cell):
+    """A cell that would be a formula gets an apostrophe; taking one off gives the text back."""
+    record = make_record(user=text, cost_pico=-500_000_000_000)
+    (row,) = csv.DictReader(io.StringIO(written("csv", (record,)).decode(), newline=""))
+
+    assert row["user"] == cell
+    assert row["user"].removeprefix("'") == text
+    assert row["cost"] == "-0.5"
+
+
+def test_a_long_export_takes_no_more_memory_than_a_short_one():
+    """Whatever the length of an export, a few records are in memory."""
+
+    class Nowhere(io.BytesIO):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data, /) -> int:
+            return len(data)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        export_records(itertools.repeat(RECORDS[0], count), "csv", Nowhere())
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    # Tracing makes it slow: what is kept of 20,000 rows would be seen well before 200,000.
+    assert peak(20_000) < peak(2_000) + 100_000
+
+
 @pytest.mark.skipif(not HAS_PYARROW, reason="pyarrow is not installed")
 def test_parquet_holds_the_same_rows():
-    """Columns and values are those of the other formats; unknown is null."""
+    """Columns and values are those of the other formats; money is exact, unknown is null."""
     parquet = pytest.importorskip("pyarrow.parquet")
-    table = parquet.read_table(io.BytesIO(written("parquet")))
+    huge = make_record(cost_pico=2**63 - 1, list_cost_pico=-1)
+    table = parquet.read_table(io.BytesIO(written("parquet", (*RECORDS, huge))))
+    rows = table.to_pylist()
+    shown = [to_flat(record) for record in (*RECORDS, huge)]
 
-    assert [to_flat(record) for record in RECORDS] == table.to_pylist()
     assert list(COLUMNS) == table.column_names
+    for name in ("cost", "list_cost", "provider_cost"):
+        amounts = [row.pop(name) for row in rows]
+        told = [row.pop(name) for row in shown]
+        assert str(table.schema.field(name).type) == "decimal128(38, 12)"
+        assert [None if text is None else Decimal(text) for text in told] == amounts
+    assert shown == rows
+    assert table.column("cost")[2].as_py() == Decimal("9223372.036854775807")

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.ledger.errors import JournalBroken
 from gateway.ledger.journal import Journal
-from gateway.ledger.record import LedgerRecord
+from gateway.ledger.record import LedgerRecord, Raised
 from gateway.ledger.recovery import STOPPED_FLAG, end_aborted, rate_bound, recover
 from gateway.ledger.segments import FRAME_HEAD
 from tests.contracts.records import NOON_US, make_record
@@ -130,6 +130,38 @@ def test_every_call_has_exactly_one_record_after_recovery(tmp_path):
             report.damaged_files,
             report.store_trouble,
         )
+
+
+def test_a_call_that_more_was_held_for_is_booked_at_the_last_hold(tmp_path):
+    """The intent written last holds, also in a later segment; a call that ended is left alone."""
+    raised = Raised(
+        ceiling_pico=11_250_000_000,
+        ceiling_tokens=2000,
+        bound_usage={"input": 1000, "output": 1000},
+        bound_tier="standard",
+        bound_region=None,
+        bound_variants={},
+    )
+    intent, ended = make_intent(), make_intent()
+    with closing(Journal.open(tmp_path, segment_bytes_max=2000)) as journal:
+        journal.append_intent(intent)
+        journal.append_intent(ended)
+        journal.raise_intent(intent.id, raised)
+        journal.append_record(settle(ended))
+        journal.raise_intent(ended.id, raised)
+        for _ in range(20):
+            journal.append_record(make_record())
+        assert journal.position().segment > 1
+
+    sink = MemorySink()
+    journal, report = recover(tmp_path, sink, now_us=LATER_US)
+    journal.close()
+    aborted = [record for record in sink.records.values() if record.outcome == "aborted"]
+
+    assert 1 == report.aborted
+    assert [(intent.id, 11_250_000_000, 2000)] == [
+        (one.id, one.cost_pico, one.ceiling_tokens) for one in aborted
+    ]
 
 
 def test_recovery_is_harmless_when_repeated(tmp_path):

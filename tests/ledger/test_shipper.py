@@ -459,6 +459,7 @@ def test_it_rests_only_while_calls_keep_coming(tmp_path, busy_looks):
         assert ended.wait(PATIENCE_S)
         assert shipper.stop(PATIENCE_S)
         assert {record.id for record in records} <= sink.records.keys()
-    # Four transactions of 10 ms each: three rests of 490 ms, looked up from every 50 ms.
-    expected = {0: 3, 3: 3 + 3, 1000: 30}[busy_looks]
+    # Four transactions of 10 ms each: three rests of 490 ms, looked up from every 50 ms, and none
+    # once a look has found nothing.
+    expected = {0: 1, 3: 3 + 1, 1000: 30}[busy_looks]
     assert expected == len(rests)

@@ -18,6 +18,7 @@ HOP_BY_HOP = [
     "upgrade",
 ]
 FRAMING = ["host", "content-length", "expect", "accept-encoding"]
+METHODS = ["x-http-method-override", "x-http-method", "x-method-override"]
 OWN = ["x-taximeter-tags", "x-taximeter-user", "x-taximeter-anything"]
 PASS_UP = [
     "content-type",
@@ -45,7 +46,7 @@ PASS_DOWN = [
 ]
 
 
-@pytest.mark.parametrize("name", [*CREDENTIALS, *HOP_BY_HOP, *FRAMING, *OWN])
+@pytest.mark.parametrize("name", [*CREDENTIALS, *HOP_BY_HOP, *FRAMING, *METHODS, *OWN])
 @pytest.mark.parametrize("spell", [str.lower, str.upper, str.title])
 def test_these_never_reach_a_provider(name, spell) -> None:
     """The virtual key least of all, however the name is spelt."""

@@ -162,10 +162,60 @@ def test_fields_of_other_providers_that_add_input(
     assert expected == Chat().read_facts(body).input_tokens_max
 
 
+BROWSER = [{"type": "function", "function": {"name": "f"}}, {"type": "browser_search"}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"tools": BROWSER}, id="a tool the provider runs"),
+        pytest.param({"tools": [{"type": "live_search", "sources": []}]}, id="live search tool"),
+        pytest.param({"tools": "odd"}, id="tools nobody can read"),
+        pytest.param({"plugins": [{"id": "web"}]}, id="plugins"),
+        pytest.param({"search_parameters": {"mode": "on"}}, id="live search"),
+        pytest.param({"preset": "lawyer"}, id="stored settings"),
+        pytest.param({"data_sources": [{"type": "azure_search"}]}, id="data of one's own"),
+        pytest.param({"dataSources": [{"type": "AzureCognitiveSearch"}]}, id="as it was spelt"),
+    ],
+)
+def test_what_a_provider_looks_up_is_bounded_by_nothing(fields: dict[str, Any]) -> None:
+    """It reads as much and as often as it likes, so a hard budget refuses the call."""
+    facts = Chat().read_facts(ask(**fields))
+    world = play(World(Play(steps=(answer(),)), body=ask(**fields)))
+
+    assert (None, None) == (facts.input_tokens_max, facts.rounds)
+    assert (429, []) == (world.client.status, world.upstream.requests)
+    assert Chat().read_prompt(ask(**fields)) is None
+
+
+@pytest.mark.parametrize("place", ["extra_body", "google"])
+@pytest.mark.parametrize("name", ["cached_content", "cachedContent"])
+def test_a_content_kept_at_the_provider_is_part_of_the_prompt(place: str, name: str) -> None:
+    """A million tokens may stand behind one name; a setting beside it adds nothing."""
+    named = {"google": {name: "cachedContents/1"}}
+    kept = ask(**{place: named if place == "extra_body" else named["google"]})
+    plain = ask(**{place: {"google": {"thinking_config": {"thinking_budget": 0}}}})
+
+    assert Chat().read_facts(kept).input_tokens_max is None
+    assert Meter.CACHE_READ_IMAGE in Chat().read_facts(kept).meters
+    assert Chat().read_prompt(kept) is None
+    assert len(plain) + INPUT_TOKENS_SPARE == Chat().read_facts(plain).input_tokens_max
+
+
+def test_tools_of_the_callers_own_are_bounded_by_their_bytes() -> None:
+    """Whatever else they hold, and where there are none."""
+    own = [{"type": "function", "function": {"name": "f"}}, {"type": "custom", "custom": {}}]
+    for tools in (own, [], None):
+        body = ask(tools=tools)
+        assert len(body) + INPUT_TOKENS_SPARE == Chat().read_facts(body).input_tokens_max
+
+
 def test_models_to_fall_back_to_are_refused() -> None:
     """A call is held at the price of one model, and no other may answer it."""
     with pytest.raises(BadRequest, match="name the one to call"):
         Chat().read_facts(ask(models=["a/b", "c/d"]))
+    with pytest.raises(BadRequest, match="name the one to call"):
+        Chat().read_facts(ask(models=["a/b"], web_search_options={}))
 
 
 def test_every_answer_that_is_generated_counts() -> None:
@@ -181,3 +231,15 @@ def test_text_that_grows_when_it_is_composed(sign: str) -> None:
     body = json.dumps(plain, ensure_ascii=False).encode()
     longest = max(len(body), len(normalize("NFC", body.decode()).encode()))
     assert longest + INPUT_TOKENS_SPARE == Chat().read_facts(body).input_tokens_max
+
+
+def test_a_crowd_of_fields_is_refused_before_anything_is_held() -> None:
+    """It would keep all other calls waiting while it is looked through."""
+    crowd = ask().removesuffix(b"}") + b',"":1' * 20_000 + b"}"
+    one = World(Play(), body=crowd)
+    run(one.call())
+
+    assert 400 == one.client.status
+    assert b"more than 16384 fields in one object" in b"".join(one.client.got)
+    assert not one.upstream.requests
+    one.check_books()

@@ -63,6 +63,40 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, list[str]], int]] = {
         {"system": ["Be brief"], "user": ["Hi"]},
         0,
     ),
+    "a conversation with Mistral": (
+        "mistral.conversations",
+        {
+            "instructions": "Be brief",
+            "inputs": [
+                {"type": "message.input", "role": "user", "content": "Hi"},
+                {"type": "message.output", "role": "assistant", "content": "Hello"},
+                {"role": "user", "content": [{"type": "text", "text": "And?"}]},
+            ],
+        },
+        {"system": ["Be brief"], "user": ["Hi", "And?"], "history": ["Hello"]},
+        0,
+    ),
+    "an interaction": (
+        "gemini.interactions",
+        {
+            "system_instruction": "Be brief",
+            "input": [
+                {"type": "user_input", "content": [{"type": "text", "text": "Hi"}]},
+                {"type": "model_output", "content": [{"type": "text", "text": "Hello"}]},
+                {"type": "text", "text": "And?"},
+                {"type": "image", "data": "AAAA"},
+                {"role": "user", "content": "Now?"},
+                {"type": "function_result", "result": "42"},
+            ],
+        },
+        {
+            "system": ["Be brief"],
+            "user": ["Hi", "And?", "Now?"],
+            "history": ["Hello"],
+            "tools": ['{"type":"function_result","result":"42"}'],
+        },
+        1,
+    ),
     "a message to Claude": (
         "anthropic.messages",
         {
@@ -163,3 +197,72 @@ def test_a_format_without_a_prompt_is_not_counted() -> None:
 def test_nothing_said_is_zero_tokens() -> None:
     """This zero is known."""
     assert {"user": 0} == count_parts("openai.chat", b'{"messages":[]}', "o200k_base")
+
+
+SAID = {
+    "typed in a session": (
+        "openai.realtime",
+        [
+            {
+                "type": "conversation.item.create",
+                "item": {
+                    "type": "message",
+                    "role": "user",
+                    "content": [{"type": "input_text", "text": "Hi"}],
+                },
+            },
+            {
+                "type": "response.create",
+                "response": {
+                    "instructions": "Be brief",
+                    "input": [{"type": "message", "role": "user", "content": "And?"}],
+                },
+            },
+        ],
+        {"user": ["Hi", "And?"], "system": ["Be brief"]},
+    ),
+    "an answer of a tool in a session": (
+        "openai.realtime",
+        [{"type": "conversation.item.create", "item": {"type": "function_call_output"}}],
+        {"tools": ['{"type":"function_call_output"}']},
+    ),
+    "turns of Gemini Live": (
+        "gemini.live",
+        [
+            {"realtimeInput": {"text": "Hi"}},
+            {"clientContent": {"turns": [{"role": "user", "parts": [{"text": "And?"}]}]}},
+            {"toolResponse": {"functionResponses": []}},
+        ],
+        {"user": ["Hi", "And?"], "tools": ['{"functionResponses":[]}']},
+    ),
+    "a response over a socket": (
+        "openai.responses.live",
+        [{"type": "response.create", "model": "gpt-5", "input": "Hi"}],
+        {"user": ["Hi"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_what_was_said_in_a_session_is_sorted(case: str) -> None:
+    """The frames since the last response stand together."""
+    api, frames, texts = SAID[case]
+
+    parts = split_prompt(api, json.dumps(frames).encode())
+
+    assert parts is not None
+    assert texts == parts.texts
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        b"[]",
+        b"7",
+        b'[{"type":"conversation.item.create","item":{"type":"message","role":"user",'
+        b'"content":[{"type":"input_audio","audio":"AAAA"}]}}]',
+    ],
+)
+def test_what_was_only_spoken_is_not_counted(frames: bytes) -> None:
+    """No text is known of sound: that is not zero."""
+    assert split_prompt("openai.realtime", frames) is None

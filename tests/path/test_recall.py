@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.earlier import Metered, Posted
+from gateway.earlier import LedgerRecords, Metered, Posted
 from gateway.ledger.corrected import posted_call
 from gateway.ledger.errors import StoreUnavailable
 from gateway.ledger.record import LedgerRecord
@@ -444,3 +444,24 @@ def test_tools_are_billed_beside_the_model(
     assert COST + cost == correction.cost_pico
     assert set(whole.lines) == set(correction.lines)
     later.check_budgets()
+
+
+def test_what_other_workers_have_written_is_waited_for_before_the_ledger_is_asked():
+    """Otherwise a result told to two workers in turn would be metered twice."""
+    asked = []
+
+    class Queries:
+        def find_metered(self, provider: str, request_id: str) -> None:
+            asked.append(request_id)
+
+        def find_corrections(self, record_id: str) -> tuple[LedgerRecord, ...]:
+            return ()
+
+    async def catch_up() -> None:
+        asked.append("caught up")
+
+    records = LedgerRecords(Queries(), catch_up)
+
+    # The ledger is asked in a thread, which a loop in virtual time does not wait for.
+    assert asyncio.run(records.find_metered("openai", "resp_1")) is None
+    assert ["caught up", "resp_1"] == asked

@@ -37,7 +37,12 @@ def exhausted(text: str, asked: int | None) -> BudgetExhausted:
     """A budget with no room."""
     one = budget(text)
     return BudgetExhausted(
-        budget=one, window=one.window.window_at(NOW), spent=usd("4.5"), held=0, asked=asked
+        budget=one,
+        window=one.window.window_at(NOW),
+        limit=one.limit,
+        spent=usd("4.5"),
+        held=0,
+        asked=asked,
     )
 
 
@@ -178,6 +183,7 @@ def test_a_refusal_is_said_once_recorded_once_and_sends_nothing(
         refused.record.basis,
         refused.record.cost_pico,
     )
+    assert ("unknown" if code == "invalid_api_key" else "openai.chat") == refused.record.api
     assert [] == refused.upstream.requests
     assert 0 == refused.budgets.open_holds
     assert int(client.told.get("retry-after", "0")) <= RETRY_AFTER_S_MAX

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 
 from gateway.counting import count_tokens
+from gateway.ending import CountingFailed
 from gateway.token_families import family_of
-from gateway.tokens import TokenizerProcess
+from gateway.tokens import BACKLOG_MAX, TokenizerProcess
 
 SHORT, LONG = ["Hello world"], ["one two three four five six seven eight nine ten"]
 
@@ -70,3 +74,43 @@ def test_any_text_can_be_counted(text: str) -> None:
 def test_the_model_decides_the_vocabulary(model: str, vocabulary: str) -> None:
     """Old models have the smaller one."""
     assert vocabulary == family_of(model).vocabulary
+
+
+def test_prompts_of_one_turn_come_back_each_to_its_own() -> None:
+    """Many at once share a pipe; what is too much is left uncounted, and room comes back."""
+
+    async def use(tokenizer: TokenizerProcess) -> None:
+        def ask(words: int) -> "asyncio.Future[Mapping[str, int] | None] | None":
+            body = json.dumps({"prompt": "one " * words}).encode()
+            return tokenizer.count_prompt("openai.completions", body, "gpt-5")
+
+        for _ in range(2):
+            asked = [ask(words) for words in range(1, BACKLOG_MAX + 1)]
+            assert ask(1) is None
+            counted = await asyncio.gather(*[one for one in asked if one is not None])
+            users = [None if parts is None else parts["user"] for parts in counted]
+            assert [n + 1 for n in range(1, BACKLOG_MAX + 1)] == users
+
+    with_tokenizer(use)
+
+
+def test_a_child_that_dies_fails_what_waits_and_is_replaced() -> None:
+    """Texts raise, prompts are left uncounted, and the next question starts another child."""
+
+    async def use(tokenizer: TokenizerProcess) -> None:
+        assert 2 == await tokenizer.count(SHORT, "gpt-5")
+        child = tokenizer._process
+        assert child is not None
+        os.kill(child.pid, signal.SIGSTOP)
+        texts = asyncio.ensure_future(tokenizer.count(LONG, "gpt-5"))
+        prompt = tokenizer.count_prompt("openai.completions", b'{"prompt":"one"}', "gpt-5")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        child.kill()
+        assert prompt is not None
+        assert await prompt is None
+        with pytest.raises(CountingFailed, match="ended"):
+            await texts
+        assert 10 == await tokenizer.count(LONG, "gpt-5")
+
+    with_tokenizer(use)

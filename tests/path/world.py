@@ -14,18 +14,21 @@ import msgspec
 
 from gateway.admission import Admission, AdmissionPolicy
 from gateway.budgets.memory import MemoryBudgets
+from gateway.budgets.rules import Budget
 from gateway.call import CallPath
 from gateway.callers import Caller, Callers, secret_digest
 from gateway.client import BodyTooLarge, ClientGone
 from gateway.counting import count_parts, count_tokens
 from gateway.earlier import Metered, NoRecords
 from gateway.ending import CountingFailed, Endings
+from gateway.exchange import Drains
 from gateway.headers import RawHeaders
 from gateway.ids import IdSource
 from gateway.ledger.errors import JournalBroken, JournalFull
-from gateway.ledger.record import Intent, LedgerRecord
+from gateway.ledger.record import Intent, LedgerRecord, Raised
 from gateway.prices.current import Prices
 from gateway.recall import Recall
+from gateway.relief import ReliefPolicy, relief_of
 from gateway.routes import Provider, Router
 from gateway.settings_models import PRICED_AS
 from gateway.translate import Translation
@@ -35,6 +38,7 @@ from pricing.book import Book, load_book
 from pricing.selfhosted import NO_FLEET, Deployment, add_to_book, derive_prices, fleets_of
 from tests.budgets.builders import budget
 from tests.openai_answers import USAGE, completion, spoken, usage_chunk
+from tests.path.watcher import Watcher
 
 AT: Final = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BOOK: Final = load_book("2026-11-23.1")
@@ -277,6 +281,7 @@ class ListJournal:
     Attributes:
         takes_intents: Whether it has room for intents.
         takes_records: Whether it has room for records.
+        takes_more: Whether it has room to write that more is held for a call.
         is_syncing: Whether what it took can be made safe.
     """
 
@@ -284,13 +289,20 @@ class ListJournal:
         self.intents: list[Intent] = []
         self.records: list[LedgerRecord] = []
         self.awaits = awaits
-        self.takes_intents = self.takes_records = self.is_syncing = True
+        self.takes_intents = self.takes_more = self.takes_records = self.is_syncing = True
 
     def append_intent(self, intent: Intent) -> None:
         if not self.takes_intents:
             raise JournalFull("no room")
         msgspec.json.encode(intent)
         self.intents.append(intent)
+
+    def raise_intent(self, intent_id: str, raised: Raised) -> None:
+        if not self.takes_more:
+            raise JournalFull("no room")
+        (at,) = [n for n, intent in enumerate(self.intents) if intent.id == intent_id]
+        old = self.intents[at]
+        self.intents[at] = msgspec.structs.replace(old, **msgspec.structs.asdict(raised))
 
     def append_record(self, record: LedgerRecord) -> LedgerRecord:
         if not self.takes_records:
@@ -308,38 +320,6 @@ class ListJournal:
         await self.awaits.here("synced")
         if not self.is_syncing:
             raise JournalBroken("the disk has gone")
-
-
-class Watcher:
-    """Counts what it is told."""
-
-    def __init__(self) -> None:
-        self.opened_calls = self.closed_calls = 0
-        self.observed: list[LedgerRecord] = []
-        self.said_no: list[tuple[str, str]] = []
-        self.phases: list[str] = []
-
-    @property
-    def open_calls(self) -> int:
-        return self.opened_calls - self.closed_calls
-
-    def opened(self) -> None:
-        self.opened_calls += 1
-
-    def closed(self) -> None:
-        self.closed_calls += 1
-
-    def refused_by_budget(self, budget: str, reason: str) -> None:
-        self.said_no.append((budget, reason))
-
-    def timed(self, phase: str, seconds: float) -> None:
-        self.phases.append(phase)
-
-    def answered(self, provider: str, model: str, seconds: float) -> None:
-        self.phases.append("answered")
-
-    def observe(self, record: LedgerRecord) -> None:
-        self.observed.append(record)
 
 
 class Counter:
@@ -398,14 +378,14 @@ class Keys:
 class Directory:
     """Who may call."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Sequence[str] = ("*",)) -> None:
         caller = Caller(
             organization="acme",
             team="search",
             project="rag",
             key="ci",
             tags={"env": "test"},
-            models=("*",),
+            models=tuple(models),
             expires_at=None,
         )
         self.callers = Callers(Keys({secret_digest(SECRET): caller}))
@@ -436,8 +416,9 @@ class World:
         body: bytes | None = None,
         cancel_at: int | None = None,
         drains: bool = False,
+        drains_max: int = 9,
         missing_usage: Literal["estimate", "fail"] = "estimate",
-        limits: Sequence[str] = ("cap year 100 USD", "tokens year 90000000 tokens"),
+        limits: Sequence[str | Budget] = ("cap year 100 USD", "tokens year 90000000 tokens"),
         headers: RawHeaders | None = None,
         book: Book = BOOK,
         deployments: Mapping[str, str] | None = None,
@@ -446,6 +427,7 @@ class World:
         address: Address = CHAT,
         mode: Literal["hard", "soft", "observe"] = "hard",
         unpriced: Literal["block", "allow"] = "block",
+        models: Sequence[str] = ("*",),
     ) -> None:
         """Set the scene; ``timed`` is a model that is priced by its time."""
         self.address = address
@@ -455,11 +437,12 @@ class World:
         self.play = play
         self.awaits = Awaits(cancel_at)
         self.budgets = MemoryBudgets()
-        self.budgets.install([budget(text, mode=mode) for text in limits], AT)
+        listed = [budget(one, mode=mode) if isinstance(one, str) else one for one in limits]
+        self.budgets.install(listed, AT)
         self.journal = ListJournal(self.awaits)
         self.counter = Counter(self.awaits)
         self.watcher = Watcher()
-        self.directory = Directory()
+        self.directory = Directory(models)
         self.upstream = FakeUpstream(self)
         extra = headers or []
         self.client = FakeClient(
@@ -470,9 +453,14 @@ class World:
         )
         self.timed = timed
         self.own_headers = tuple(own_headers)
-        self.path = self._path(drains=drains, missing_usage=missing_usage)
+        self.path = self._path(drains, drains_max, missing_usage)
 
-    def _path(self, *, drains: bool, missing_usage: Literal["estimate", "fail"]) -> CallPath:
+    def _path(
+        self,
+        drains: bool,
+        drains_max: int,
+        missing_usage: Literal["estimate", "fail"],
+    ) -> CallPath:
         own = () if self.timed is None else (self.timed,)
         book = add_to_book(self.book, derive_prices(own))
         kind = self.address.kind
@@ -493,17 +481,19 @@ class World:
         )
         clock = StillClock() if self.timed is None else LoopClock()
         ids = IdSource()
+        admission = Admission(
+            directory=self.directory,
+            router=Router({kind: provider}),
+            prices=Prices(book),
+            budgets=self.budgets,
+            journal=self.journal,
+            policy=AdmissionPolicy(body_bytes_max=10**6, unpriced=self.unpriced, tag_policy={}),
+        )
         return CallPath(
             clock=clock,
             ids=ids,
-            admission=Admission(
-                directory=self.directory,
-                router=Router({kind: provider}),
-                prices=Prices(book),
-                budgets=self.budgets,
-                journal=self.journal,
-                policy=AdmissionPolicy(body_bytes_max=10**6, unpriced=self.unpriced, tag_policy={}),
-            ),
+            admission=admission,
+            relief=relief_of(admission, ReliefPolicy(), self.watcher),
             endings=Endings(
                 clock=clock,
                 budgets=self.budgets,
@@ -524,6 +514,7 @@ class World:
             watcher=self.watcher,
             translation=Translation("http://127.0.0.1:1"),
             user_tokens=UserTokens(self.counter, 1),
+            drains=Drains(drains_max),
             is_committing=True,
         )
 
@@ -571,6 +562,8 @@ class World:
         if record.outcome == "refused":
             assert (0, 0, 0) == self.spent()
             return
-        pico = record.cost_pico if record.cost_pico is not None else record.ceiling_pico
+        # Without a price nothing bounds a call, and nothing can be booked of it.
+        ceiling = record.ceiling_pico or 0
+        pico = record.cost_pico if record.cost_pico is not None else ceiling
         assert (pico, 0 if record.cost_pico is not None else pico, 0) == self.spent()
         assert self.watcher.observed == [record]

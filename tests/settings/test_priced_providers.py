@@ -3,8 +3,8 @@
 import pytest
 
 from gateway.admin.books import WholeBook
-from gateway.app import priced_providers
 from gateway.settings import load_settings
+from gateway.starting import priced_providers
 from pricing.book import load_book
 
 

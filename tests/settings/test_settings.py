@@ -167,7 +167,7 @@ colour: red
     assert lines == sorted(lines)
     expected = [
         (2, "server.prot: there is no such setting; did you mean port?"),
-        (3, "server.workers: several workers need budgets shared over Redis"),
+        (3, "server.workers: several workers share their budgets over Redis"),
         (4, "storage.database_url: write sqlite:///relative.db"),
         (6, "providers.v1: /v1 is a path of the gateway itself"),
         (7, "providers.Big: an id has 1 to 64 lower-case"),
@@ -248,6 +248,43 @@ colour: red
         ),
         ("budgets: [{id: b, limit: 1 USD, window: day, mode: firm}]\n", "write one of hard, soft"),
         ("budgets: [{id: b, limit: 1 USD, window: day, thresholds: [0]}]\n", "must be greater"),
+        (
+            "budgets:\n  - {id: b, limit: 1 USD, window: total, actions: ['throttle:5']}\n",
+            "2: budgets[0]: actions: throttle needs a window with an end",
+        ),
+        (
+            "budgets: [{id: b, limit: 1 USD, window: day, actions: [shout]}]\n",
+            "write block, warn, fallback:<provider>/<model> or throttle:<seconds>",
+        ),
+        ("budgets: [{id: b, limit: 1 USD, window: month, anchor: 31}]\n", "write text; a number"),
+        (
+            "budgets: [{id: b, limit: 1 USD, window: month, anchor: 2026-02-30}]\n",
+            "budgets[0].anchor: anchor '2026-02-30' is not accepted",
+        ),
+        (
+            "budgets: [{id: b, limit: 1 USD, window: hour, anchor: 2026-01-31}]\n",
+            "does not fit the window 'hour'",
+        ),
+        ("budgets: [{id: b, limit: 1 USD, window: day, rollover: true}]\n", "needs valid_from"),
+        (
+            "budgets: [{id: b, limit: 1 USD, window: day, rollover: 5 tokens,"
+            " valid_from: 2026-12-01T00:00:00Z}]\n",
+            "rollover '5 tokens' is not accepted",
+        ),
+        (
+            "budgets: [{id: b, limit: 1 USD, window: total, rollover: true,"
+            " valid_from: 2026-12-01T00:00:00Z}]\n",
+            "rollover does not fit the window 'total'",
+        ),
+        (
+            "budgets: [{id: b, limit: 1 USD, window: day, valid_from: 2026-12-01T00:00:00}]\n",
+            "budgets[0].valid_from: ",
+        ),
+        (
+            "budgets: [{id: b, limit: 1 USD, window: day, valid_from: 2026-12-01T00:00:00Z,"
+            " valid_to: 2026-12-01T00:00:00Z}]\n",
+            "valid_to is not after valid_from",
+        ),
         ("tag_policy: {env: {values: []}}\n", "tag_policy.env.values"),
         ("tag_policy: {'a b': {}}\n", "tag_policy.a b: a tag name has 1 to 64"),
         ("server: {admin_token: file:none}\n", "cannot read the file"),
@@ -368,14 +405,37 @@ def test_problems_do_not_quote_secrets(tmp_path):
 
 
 def test_warnings_name_what_is_probably_not_meant(tmp_path):
-    """Redis is accepted and not used; a short key can be guessed."""
+    """A short key can be guessed."""
     settings = load(
         tmp_path,
-        "storage: {redis_url: 'redis://h'}\n"
         "teams: [{id: a, projects: [{id: p, keys: [{id: k, secret: abc}]}]}]\n",
     )
 
     said = " ".join(warnings_of(settings))
 
-    assert "redis_url" in said
     assert "key k" in said
+
+
+def test_a_budget_can_say_where_its_windows_lie(tmp_path):
+    """Anchors, validity and rollover arrive as written, and problems name the budget's line."""
+    text = """\
+budgets:
+  - id: pay
+    limit: 100 USD
+    window: month
+    timezone: Europe/Berlin
+    anchor: 2026-01-31T09:00:00
+    rollover: 50 USD
+    valid_from: 2026-10-31T09:00:00+01:00
+    valid_to: 2027-12-31T00:00:00Z
+"""
+    file = tmp_path / "taximeter.yaml"
+    file.write_text(text)
+    (one,) = load_settings(file, {}).budgets
+
+    assert ("2026-01-31T09:00:00", "50 USD") == (one.anchor, one.rollover)
+    assert "2026-10-31T09:00:00+01:00" == one.valid_from.isoformat()
+    assert "2027-12-31T00:00:00+00:00" == one.valid_to.isoformat()
+    lost = text.replace("    valid_from: 2026-10-31T09:00:00+01:00\n", "")
+    (problem,) = problems_of(tmp_path, lost)
+    assert problem.startswith("2: budgets[0]: rollover needs valid_from")

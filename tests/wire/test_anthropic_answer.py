@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire.anthropic_answer import open_message_lane, read_message
-from gateway.wire.anthropic_batches import ResultsLane
+from gateway.wire.anthropic_batches import ResultsFold
 from gateway.wire.anthropic_request import read_request
 from gateway.wire.facts import Answer, StreamLane
+from gateway.wire.fetched import FetchedLane
 from pricing.usage import Basis
 from tests.golden.test_golden import HERE
 
@@ -56,8 +57,8 @@ def test_wherever_results_are_cut_usage_and_bytes_are_the_same(
 ) -> None:
     """A line may come in as many pieces as it likes."""
     body = reply.read_bytes()
-    whole = passed(ResultsLane("b"), [body])
-    pieces = passed(ResultsLane("b"), cut(body, places))
+    whole = passed(FetchedLane(ResultsFold(), "b"), [body])
+    pieces = passed(FetchedLane(ResultsFold(), "b"), cut(body, places))
 
     assert body == whole[0] == pieces[0]
     assert whole[1] == pieces[1]
@@ -83,7 +84,7 @@ def test_garbage_is_no_message(body: bytes) -> None:
     """Whole or in a stream or among results, it is passed on and says nothing."""
     assert read_message(body, FACTS).usage is None
     assert body == passed(open_message_lane(FACTS), [body])[0]
-    assert body == passed(ResultsLane(None), [body])[0]
+    assert body == passed(FetchedLane(ResultsFold(), None), [body])[0]
 
 
 ODD: Final = st.sampled_from([None, 7, -1.5, "x", [], {}, [1], {"a": 1}, True])
@@ -136,13 +137,14 @@ def test_thinking_that_is_not_shown_is_known_to_be_there() -> None:
     assert not passed(open_message_lane(FACTS), [plain])[1].hides_output
 
 
-def test_results_that_were_not_read_to_their_end_are_not_metered() -> None:
-    """Nothing of them, so that the next look meters all of them, once."""
+def test_results_that_were_not_read_to_their_end_are_a_part() -> None:
+    """What was read is not nothing, and the next look completes it."""
     body = (HERE / "anthropic_batches/results/reply.ndjson").read_bytes()
-    lane = ResultsLane("b")
+    lane = FetchedLane(ResultsFold(), "b")
     lane.feed(body)
     lane.finish(is_broken=True)
 
-    assert (None, None, False) == (lane.answer.usage, lane.answer.once, lane.answer.is_billed)
+    assert lane.answer.usage is not None
+    assert (Basis.PARTIAL, "b") == (lane.answer.usage.basis, lane.answer.once)
     assert lane.answer.flags
-    assert "b" == passed(ResultsLane("b"), [body])[1].once
+    assert "b" == passed(FetchedLane(ResultsFold(), "b"), [body])[1].once

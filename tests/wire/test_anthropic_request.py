@@ -114,6 +114,8 @@ OPEN: Final = {
     "compaction, the new way": {"compaction": {"type": "auto"}},
     "fallbacks": {"fallbacks": [{"model": "claude-sonnet-4-5"}]},
     "the usual fallbacks": {"fallbacks": "default"},
+    "a search of an aggregator's": {"plugins": [{"id": "web"}]},
+    "stored settings of an aggregator's": {"preset": "lawyer"},
 }
 
 
@@ -277,3 +279,26 @@ def test_the_texts_of_a_prompt() -> None:
 def test_only_old_models_never_think(model: str, thinks: bool) -> None:
     """Which matters where nothing of the answer tells."""
     assert thinks is MESSAGES.may_think(model)
+
+
+def test_models_of_an_aggregator_to_fall_back_to_are_refused() -> None:
+    """The key was asked about one model, and its price is held."""
+    with pytest.raises(BadRequest, match="name the one to call"):
+        facts(models=["anthropic/claude-opus-4.5"])
+
+    assert facts(models=None).model
+
+
+@pytest.mark.parametrize(
+    "tool_text",
+    [
+        '{"type":"code_execution_20250825","type":"custom","name":"c"}',
+        '{"type":"code\\u005fexecution\\u005f20250825","type":"custom","name":"c"}',
+        '{"type":"web_search_20250305","name":"w","max_uses":100,"max_uses":1}',
+    ],
+)
+def test_a_tool_that_could_be_read_in_two_ways_is_refused(tool_text: str) -> None:
+    """One reader finds a tool of the caller's where another one runs its own."""
+    body = body_of(tools=[]).replace(b'"tools": []', b'"tools": [%s]' % tool_text.encode())
+    with pytest.raises(BadRequest, match="more than once"):
+        read_request(body, named=None)

@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.wire.facts import Answer
 from gateway.wire.openai_answer import (
     END_HELD_BYTES_MAX,
     EVENT_HELD_BYTES_MAX,
     TEXT_KEPT_CHARS_MAX,
     ChatStream,
+    Make,
+    read_answer,
 )
+from gateway.wire.openai_kinds import CHATS
 from gateway.wire.sse import data_of
+from gateway.wire.tap import ODD
 from tests.openai_answers import USAGE, chunk, spoken, usage_chunk
 from tests.wire.sse_reference import cut
 
@@ -373,3 +378,101 @@ def test_the_size_of_all_text_is_known_however_it_was_cut(size: int) -> None:
     lane.finish()
 
     assert lane.answer.text_chars >= 3 * EVENT_HELD_BYTES_MAX
+
+
+# -- odd values ----------------------------------------------------------------------------------
+
+MAKES = {kind: chat.make for kind, chat in CHATS.items()}
+# Written as they stand: no serialiser writes all of them.
+ODD_JSON = (
+    *("null", "true", "0", "-1", "1.5", "1e400", "-1e400", "1e-400", "NaN", "Infinity", "12x"),
+    *(str(2**63), str(2**64), "9" * 400, '""', '"x"', '"7"', '" 7 "', '"1e5"', '"\\ud800"'),
+    *("[]", "[[]]", "[null]", "[1]", "{}", '{"":{}}', "{", '"', "[" * 2000 + "]" * 2000),
+)
+PLACES = (
+    *("id", "model", "service_tier", "usage", "error", "choices", "x_groq", "citations"),
+    *(f"choices.0.{n}" for n in ("delta", "message", "finish_reason", "text", "usage", "index")),
+    *(f"choices.0.delta.{n}" for n in ("content", "refusal", "reasoning", "audio", "role")),
+    *(f"choices.0.delta.{n}" for n in ("tool_calls", "function_call", "reasoning_content")),
+    *(f"choices.0.delta.tool_calls.0{n}" for n in ("", ".function", ".function.arguments")),
+    *(f"usage.{n}" for n in ("prompt_tokens", "completion_tokens", "total_tokens", "cost")),
+    *("usage.prompt_tokens_details", "usage.prompt_tokens_details.cached_tokens"),
+    *("usage.completion_tokens_details", "usage.completion_tokens_details.reasoning_tokens"),
+    *("usage.cached_tokens", "usage.num_cached_tokens", "usage.prompt_audio_seconds"),
+    *("usage.cost_in_usd_ticks", "usage.num_sources_used", "usage.cost_details", "usage.is_byok"),
+    *("usage.cost.total_cost", "usage.citation_tokens", "usage.num_search_queries"),
+    *("usage.search_context_size", "usage.server_side_tool_usage_details", "x_groq.usage"),
+)
+garbage_json = st.sampled_from(ODD_JSON) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=5,
+).map(json.dumps)
+
+
+def put(fields: Any, path: list[str], mark: str) -> Any:
+    """Put a mark into a chunk, making the places on the way there."""
+    if not path:
+        return mark
+    if path[0].isdigit():
+        first = fields[0] if isinstance(fields, list) and fields else {}
+        return [put(first, path[1:], mark)]
+    inside = fields if isinstance(fields, dict) else {}
+    return {**inside, path[0]: put(inside.get(path[0]), path[1:], mark)}
+
+
+def odd_chunk(base: bytes, odds: dict[str, str]) -> bytes:
+    """Replace what stands in some places of a chunk by something else, byte for byte."""
+    fields = json.loads(base)
+    for at, place in enumerate(odds):
+        fields = put(fields, place.split("."), f"<{at}>")
+    text = json.dumps(fields)
+    for at, odd in enumerate(odds.values()):
+        text = text.replace(f'"<{at}>"', odd)
+    return text.encode("utf-8", "surrogatepass")
+
+
+odd_chunks = st.builds(
+    odd_chunk,
+    st.sampled_from([WORDS[1], usage_chunk()]),
+    st.dictionaries(st.sampled_from(PLACES), garbage_json, max_size=4),
+)
+
+
+@given(
+    st.lists(odd_chunks, min_size=1, max_size=3),
+    st.sampled_from(sorted(MAKES)),
+    st.booleans(),
+    st.booleans(),
+)
+def test_garbage_in_any_place_raises_nothing_and_takes_no_byte_away(
+    odd: list[bytes], kind: str, is_one_by_one: bool, strips: bool
+) -> None:
+    """Whatever a provider sends, the client gets it, and the lane goes on."""
+    lane = ChatStream(strips_usage=strips, make=MAKES[kind])
+    events = [*frames(*odd, WORDS[1]), DONE]
+    pieces = events if is_one_by_one else [b"".join(events)]
+    out = b"".join([lane.feed(piece) for piece in pieces]) + lane.finish()
+
+    assert out.endswith(event(WORDS[1]) + DONE)
+    assert strips or b"".join(events) == out
+    assert "Fine" == lane.answer.text[-1]
+    assert lane.answer.is_complete
+    for one in odd:
+        read_answer(one, MAKES[kind])
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_a_reader_that_fails_takes_no_byte_away(kind: type[Exception], end: bytes) -> None:
+    """The event passes and is flagged once; what follows is read."""
+
+    def fail(_: Answer, __: bytes) -> None:
+        raise kind("a secret of the answer")
+
+    lane = ChatStream(strips_usage=True, make=Make(note=fail))
+    stream = b"".join(frames(usage_chunk(), usage_chunk(), WORDS[1], end=end)) + DONE
+
+    assert stream == b"".join([lane.feed(stream), lane.finish()])
+    assert (f"an event could not be read ({kind.__name__})",) == lane.answer.flags
+    assert "Fine" == "".join(lane.answer.text)

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.facts import Answer, BadRequest, RequestFacts
+from gateway.wire.anthropic_messages import VertexMessages
+from gateway.wire.facts import Answer, Asked, BadRequest, RequestFacts
 from gateway.wire.gemini import GenerateContent, StreamGenerateContent
 from gateway.wire.gemini_pieces import CachedContents, EmbedContent, Predict, PredictLongRunning
 from gateway.wire.gemini_usage import parts_of, read_usage
 from gateway.wire.google_format import Batch, Upload
+from gateway.wire.openai_kinds import CHATS
 from gateway.wire.table import ENDPOINTS
 from pricing.meters import INPUT_METERS, OUTPUT_METERS, Meter
 from pricing.usage import Basis
@@ -94,6 +96,33 @@ def test_an_answer_without_its_usage_is_refused(query: str) -> None:
         facts_of(SAY, query=query)
     with pytest.raises(BadRequest):
         facts_of(SAY, x_goog_fieldmask="candidates")
+
+
+@pytest.mark.parametrize("query", ["fields=choices", "%24fields=usage(prompt_tokens)"])
+def test_the_other_apis_of_google_take_no_masks_either(query: str) -> None:
+    """Of OpenAI's shape the total tells what was thought; Claude's usage is all there is."""
+    chat = {"model": "google/gemini-2.5-pro", "messages": []}
+    for one in (CHATS["gemini"], CHATS["vertex"], VertexMessages()):
+        read = one.read_facts
+        assert read(asked(chat)).model
+        with pytest.raises(BadRequest):
+            read(asked(chat, query=query))
+        with pytest.raises(BadRequest):
+            read(asked(chat, x_goog_fieldmask="choices"))
+
+
+TIER = "x-vertex-ai-llm-shared-request-type"
+
+
+def test_two_tiers_at_once_are_refused() -> None:
+    """The provider could take the dearer one, and the other would be held."""
+    headers = [(TIER, "flex"), (TIER, "priority")]
+    with pytest.raises(BadRequest):
+        GENERATE.read_facts(Asked(body=b'{"contents":[]}', names=NAMES, headers=headers))
+    with pytest.raises(BadRequest):
+        facts_of({**SAY, "serviceTier": "flex"}, **{TIER: "priority"})
+
+    assert "flex" == facts_of({**SAY, "serviceTier": "SERVICE_TIER_FLEX"}, **{TIER: "flex"}).tier
 
 
 def test_the_model_may_stand_in_the_body_too() -> None:

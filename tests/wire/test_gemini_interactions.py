@@ -37,8 +37,37 @@ def test_an_interaction_names_its_model_and_text_bounds_it() -> None:
 @pytest.mark.parametrize(
     "more",
     [
+        {"previousInteractionId": "i-1"},
+        {"cachedContent": "cachedContents/1"},
+    ],
+    ids=str,
+)
+def test_what_is_kept_at_google_is_found_in_either_spelling(more: dict[str, Any]) -> None:
+    """Google's parser takes both, so a prompt hides behind neither."""
+    assert Interactions().read_facts(asked({**TALK, **more})).input_tokens_max is None
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        (b'{"generationConfig":{"maxOutputTokens":9}', 9),
+        (b'{"generation_config":{"maxOutputTokens":9,"max_output_tokens":9999}', None),
+        (b'{"generation_config":{"max_output_tokens":9999,"max_output_tokens":9}', None),
+        (b'{"generation_config":{"max_output_tokens":9,"max\\u004futputTokens":9999}', None),
+    ],
+)
+def test_a_limit_that_could_be_read_in_two_ways_is_none(config: bytes, limit: int | None) -> None:
+    """The model's own limit holds then."""
+    body = config + b',"model":"gemini-3-flash-preview","input":"hi"}'
+    assert limit == Interactions().read_facts(asked(body)).output_tokens_max
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
         {"agent": "deep-research"},
         {"background": True},
+        {"serviceTier": "flex", "service_tier": "priority"},
         {"model": None},
         {"tools": 3},
         {"tools": {}},

@@ -234,6 +234,44 @@ def test_turns_of_gemini_add_up_and_reports_inside_one_replace() -> None:
     assert ended.key == "turn_3"
 
 
+@pytest.mark.parametrize(("model", "count"), [("gemini-3.8-live", 2), ("gemini-2.5-live", 1)])
+def test_searches_of_a_turn_are_counted_and_held(model: str, count: int) -> None:
+    """By query from Gemini 3 on, by prompt before; the next turn begins with none."""
+    reader = LiveConversation()
+    setup = {"model": f"models/{model}", "tools": [{"googleSearch": {}}]}
+    reader.read_client(json.dumps({"setup": setup}))
+    used = {"promptTokenCount": 10, "responseTokenCount": 5, "totalTokenCount": 15}
+    found = {"webSearchQueries": ["a", "b", "a", ""], "groundingChunks": [{"web": {}}]}
+
+    assert reader.facts.fees[Meter.WEB_SEARCH] > count
+    reader.read_server(live(serverContent={**SAID, "groundingMetadata": found}))
+    searched = reader.read_server(live(serverContent={"turnComplete": True}, usageMetadata=used))
+    reader.read_server(live(serverContent={**SAID, "groundingMetadata": 7}))
+    odd = reader.read_server(live(serverContent={"turnComplete": True}, usageMetadata=used))
+    reader.read_server(live(serverContent=SAID))
+    plain = reader.read_server(live(serverContent={"turnComplete": True}, usageMetadata=used))
+
+    tokens = {Meter.INPUT: 10, Meter.OUTPUT: 5}
+    turns = [one.answer for one in (searched, odd, plain) if isinstance(one, Finished)]
+    assert [{**tokens, Meter.WEB_SEARCH: count}, {**tokens, Meter.WEB_SEARCH: 1}, tokens] == [
+        turn.usage.counts for turn in turns if turn.usage is not None
+    ]
+    assert [True] * 3 == [turn.tells_fees for turn in turns]
+    assert [0, 1, 0] == [len(turn.flags) for turn in turns]
+
+
+def test_a_searching_turn_without_usage_is_booked_with_all_searches() -> None:
+    """Nobody knows what it came to, so its fees are those of the hold."""
+    reader = LiveConversation()
+    setup = {"model": "models/gemini-3.8-live", "tools": [{"googleSearch": {}}]}
+    reader.read_client(json.dumps({"setup": setup}))
+    reader.read_server(live(serverContent={**SAID, "turnComplete": True}))
+    silent = reader.read_server(live(serverContent=SAID))
+
+    assert isinstance(silent, Finished)
+    assert (None, False) == (silent.answer.usage, silent.answer.tells_fees)
+
+
 @given(frame=st.one_of(st.text(), st.binary(), st.dictionaries(st.text(), st.text()).map(str)))
 def test_no_frame_of_a_provider_raises(frame: str | bytes) -> None:
     """Garbage passes by."""

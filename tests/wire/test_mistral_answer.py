@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire.facts import Asked, BadRequest, RequestFacts, StreamLane
-from gateway.wire.mistral_batches import FileLane, MistralFree
+from gateway.wire.fetched import FetchedLane
+from gateway.wire.mistral_batches import MistralFree, MistralResultsFold
 from gateway.wire.mistral_conversations import read_conversation_usage
 from gateway.wire.mistral_documents import MistralOcr, MistralSpeech, MistralTranscription
 from gateway.wire.mistral_text import MistralAgent, MistralFim, MistralJudge
@@ -146,9 +147,9 @@ def test_usage_of_a_conversation_is_read_by_what_it_says(usage: bytes, basis: Ba
 
 @given(st.lists(st.integers(0, 2000)))
 def test_results_of_a_batch_add_up_wherever_they_are_cut(borders: list[int]) -> None:
-    """At the batch tier, once for a file; half a file is not metered."""
+    """At the batch tier, once for a file; half a file is a part."""
     results = (GOLDEN / "mistral_batches/results/reply.bin").read_bytes()
-    lane, broken = FileLane("file_9"), FileLane("file_9")
+    lane, broken = (FetchedLane(MistralResultsFold(), "file_9") for _ in range(2))
     passed = b"".join([lane.feed(chunk) for chunk in cut(results, borders)])
     broken.feed(results[:-5])
     broken.finish(is_broken=True)
@@ -156,7 +157,8 @@ def test_results_of_a_batch_add_up_wherever_they_are_cut(borders: list[int]) -> 
     assert results == passed + lane.finish()
     assert {"input": 30, "output": 15} == shown(lane.answer)["counts"]
     assert ("batch", "file_9") == (lane.answer.tier, lane.answer.once)
-    assert (None, False) == (broken.answer.usage, broken.answer.is_billed)
+    assert broken.answer.usage is not None
+    assert Basis.PARTIAL is broken.answer.usage.basis
 
 
 FORMATS: list[tuple[Callable[[Asked], RequestFacts], dict[str, Any]]] = [

@@ -386,3 +386,20 @@ def test_file_searches_are_flagged() -> None:
 def test_what_a_provider_says_it_charges(usage: dict[str, Any], cost: str) -> None:
     """In dollars, exactly as written."""
     assert cost == str(read_charge(usage))
+
+
+@pytest.mark.parametrize("kind", [{}, {"type": "message"}, {"type": None}], ids=str)
+def test_an_item_that_is_an_id_stands_for_one_that_is_kept(kind: dict[str, Any]) -> None:
+    """A reference need not say that it is one, and what it stands for may be long."""
+    spoken = {**kind, "role": "user", "content": "Hello"}
+
+    assert facts_of(input=[{**kind, "id": "msg_1"}]).input_tokens_max is None
+    assert facts_of(input=[{**kind, "id": "msg_1", "content": None}]).input_tokens_max is None
+    assert facts_of(input=[{**spoken, "id": "msg_1"}]).input_tokens_max is not None
+
+
+def test_a_tool_that_could_be_read_in_two_ways_is_refused() -> None:
+    """One reader finds a function where another one searches."""
+    body = b'{"model":"gpt-5","input":"x","tools":[{"type":"web_search","type":"function"}]}'
+    with pytest.raises(BadRequest, match="more than once"):
+        FORMAT.read_facts(Asked(body=body))

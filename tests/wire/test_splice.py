@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.splice import replace_spans, scan_members
+from gateway.wire.splice import (
+    MEMBERS_MAX,
+    SMALL_BYTES,
+    STEPS_MAX,
+    Crowded,
+    refuse_crowds,
+    replace_spans,
+    scan_members,
+)
 
 text = st.text(max_size=12) | st.sampled_from(
     ["model", "stream_options", 'a"b', "\\", '\\"', "{", "}", "[,]", ":", "\u2028", "😀"]
@@ -78,6 +86,45 @@ def test_a_long_string_is_scanned_once() -> None:
 
     assert ["a", "model"] == [m.name for m in scan_members(body)]
     assert () == scan_members(b'{"' + b"\\" * 1_000_000)
+
+
+DEEP = b"[[[[[[1]]]]]],"
+CROWDS = {
+    "members": b"{" + b'"":1,' * (MEMBERS_MAX + 1) + b'"model":"m"}',
+    "levels in levels": b'{"a":[' + DEEP * STEPS_MAX + b"1]}",
+    "one deep hole": b'{"a":' + b"[" * STEPS_MAX + b"]" * STEPS_MAX + b"}",
+    "members of what is looked into": b'{"generationConfig":{' + b'"":1,' * 20_000 + b'"a":1}}',
+    "in the other spelling": b'{"generation_config":{' + b'"":1,' * 20_000 + b'"a":1}}',
+}
+
+
+@pytest.mark.parametrize("body", CROWDS.values(), ids=CROWDS)
+def test_a_scan_does_not_take_more_than_so_many_steps(body: bytes) -> None:
+    """A body made to keep everybody waiting is refused."""
+    with pytest.raises(Crowded, match="more than 16384 fields in one object"):
+        refuse_crowds(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + b",".join([b'"":1'] * MEMBERS_MAX) + b"}",
+        b'{"messages":[' + b'{"role":"user","content":[{"text":"a, b: c"}]},' * 50_000 + b"1]}",
+        b'{"logit_bias":{' + b'"1":1,' * 50_000 + b'"2":1}}',
+        b'{"input":[' + b"[1,2,3]," * 50_000 + b"[]]}",
+        b"--form\r\n" + b'{"":1,' * 50_000,
+    ],
+    ids=["many members", "many messages", "a large map", "many prompts", "a form"],
+)
+def test_what_is_only_large_is_not_refused(body: bytes) -> None:
+    """Long conversations and lists are no crowds."""
+    refuse_crowds(body)
+
+
+@pytest.mark.parametrize("crowd", [b'"":1,', b'"":,', b"[[[[[[", b",", b'"":{},'])
+def test_nothing_small_is_a_crowd(crowd: bytes) -> None:
+    """So what was looked at before it was let in is never refused later."""
+    scan_members((b"{" + crowd * SMALL_BYTES)[:SMALL_BYTES])
 
 
 class _Pairs(list[tuple[str, object]]):

@@ -1,0 +1,1 @@
+"""Usage that did not pass the gateway: read, attributed, rated and recorded like a call."""

@@ -1,0 +1,1 @@
+"""Everything around the gateway on one machine: files for Docker, and ``make stack``."""
