@@ -325,8 +325,8 @@ def status(mate: Mate) -> BudgetStatus:
     return mate.budgets.status(mate.crew.clock.now())[0]
 
 
-def held(mate: Mate, name: str, cost: str) -> Hold:
-    came_out = mate.hold(name, CALLER, demand(cost))
+def held(mate: Mate, name: str, cost: str, tokens: int = 0) -> Hold:
+    came_out = mate.hold(name, CALLER, demand(cost, tokens=tokens))
     assert isinstance(came_out, Hold), came_out
     return came_out
 

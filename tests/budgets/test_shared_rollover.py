@@ -124,6 +124,20 @@ def test_what_a_dead_worker_claimed_is_not_taken_over(crew: Crew) -> None:
     assert 10 == status(second).rolled_over
 
 
+def test_a_claim_that_outlived_its_worker_is_given_back(crew: Crew) -> None:
+    """It claimed more than it used and died; back in the next minute, it knows what was used."""
+    tokens = replace(ROLLING_OVER, unit=Unit.TOKENS, limit=30, rollover_max=25)
+    crew.budgets = (tokens,)
+    first, second = crew.start("w-a"), crew.start("w-b")
+    first.settle(held(first, "H1", "0", tokens=20), demand(tokens=20))
+    crew.clock.at = AT + timedelta(seconds=61)
+    crew.run(first.die())
+    again = crew.start("w-a")
+    agree(again, second)
+
+    assert [10, 10] == [status(again).rolled_over, status(second).rolled_over]
+
+
 def test_nothing_is_taken_over_before_all_have_said_what_they_hold(crew: Crew) -> None:
     """A gateway that has not heard of a new budget may hold calls of the window before."""
     other = budget("O total 100 USD")
