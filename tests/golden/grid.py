@@ -78,6 +78,8 @@ NOT_THERE: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "cohere.summarize": _beside("text only"),
         "gemini.cached_contents": _beside("text is stored", "cached"),
         "gemini.embed_content": _beside("vectors"),
+        # The statuses of its published reference: completed, failed, cancelled, incomplete, ...
+        "gemini.interactions": {"refusal": "no such status"},
         "gemini.predict": _beside("counts pictures", "images", "refusal"),
         "gemini.predict_long_running": _beside("counts seconds of video"),
         "mistral.agents": _cells("takes and makes no sound", ("audio",))
@@ -125,13 +127,5 @@ NOT_THERE: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         ),
         "openai.translations": _beside("writes down", "audio"),
         "perplexity.search": _beside("counts requests"),
-    }
-)
-
-# Cells that exist and have no case yet. This list may only shrink.
-MISSING: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {
-        # Its reference names no reason for one; what a blocked answer looks like is not known.
-        "gemini.interactions": frozenset({"refusal"}),
     }
 )
